@@ -1,0 +1,2 @@
+//! The `wireline` program.
+fn main() {}
