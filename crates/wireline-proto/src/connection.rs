@@ -1,0 +1,570 @@
+//! The state machine of one connection: bytes, time and commands in; events, bytes and a deadline out.
+
+mod receive;
+mod send_queue;
+mod state;
+
+use std::{io::IoSlice, sync::Arc, time::Duration, time::Instant};
+
+use bytes::Bytes;
+
+use self::{receive::Receiver, send_queue::SendQueue, state::State};
+use crate::{
+    CloseCode, CloseFrame, Config, Event, MessageKind, Negotiated, Opcode, Role, SendError,
+    error::ProtocolError,
+    event::{Cause, Closed, Initiator, Payload},
+    frame::{FrameHeader, MAX_CONTROL_PAYLOAD, MAX_HEADER_LEN},
+    mask::{MaskKey, apply_mask},
+};
+
+/// Payloads from this size on are sent by reference rather than copied behind their header. Measured:
+/// below it a copy is cheaper than a second slice in the vectored write.
+const BY_REFERENCE_FROM: usize = 4 << 10;
+
+/// Unsent bytes above which a Ping is not answered at once: only the latest one is kept and answered
+/// when the peer has read (section 5.5.3 allows it). It bounds what a peer that pings and does not read
+/// can make this end hold.
+const PONG_BUDGET: usize = 16 << 10;
+
+/// One WebSocket connection, from the end of the opening handshake to the end of the transport.
+///
+/// See the [crate's first page](crate) for the order in which to call its methods.
+#[derive(Debug)]
+pub struct Connection {
+    role: Role,
+    state: State,
+    config: Arc<Config>,
+    masks: fn() -> MaskKey,
+    protocol: Option<Box<str>>,
+    receiver: Receiver,
+    queue: SendQueue,
+    deferred_pong: Option<Box<[u8]>>,
+    /// When anything was last received.
+    heard: Instant,
+    /// When the keepalive Ping that waits for a sign of life was sent.
+    pinged: Option<Instant>,
+    /// When the present closing state ends by force.
+    close_deadline: Option<Instant>,
+    latency: Option<Duration>,
+    receive_paused: bool,
+}
+
+impl Connection {
+    /// A connection whose opening handshake has just completed.
+    ///
+    /// `masks` gives a masking key for each frame that a client sends; it must be unpredictable to the
+    /// application's data (RFC 6455 section 10.3). A server never calls it.
+    #[must_use]
+    pub fn new(negotiated: Negotiated, config: Arc<Config>, masks: fn() -> MaskKey, now: Instant) -> Self {
+        let (role, protocol) = negotiated.into_parts();
+        Self {
+            role,
+            state: State::Open,
+            config,
+            masks,
+            protocol: protocol.map(String::into_boxed_str),
+            receiver: Receiver::default(),
+            queue: SendQueue::default(),
+            deferred_pong: None,
+            heard: now,
+            pinged: None,
+            close_deadline: None,
+            latency: None,
+            receive_paused: false,
+        }
+    }
+
+    // Inputs.
+
+    /// Takes received bytes from the front of `input` up to and with the next event, and gives that
+    /// event; `None` once all of `input` is taken. Call it until then. The bytes are unmasked in place.
+    #[inline]
+    pub fn receive<'b>(&mut self, input: &mut &'b mut [u8], now: Instant) -> Option<Event<'b>> {
+        if !input.is_empty() {
+            self.heard = now;
+        }
+        while self.state.is_receiving() {
+            match self.receiver.advance(input, self.role, &self.config) {
+                Ok(receive::Progress::Message(message)) => return Some(Event::Message(message)),
+                Ok(receive::Progress::Control(opcode, payload)) => {
+                    if let Some(event) = self.handle_control(opcode, payload, now) {
+                        return Some(event);
+                    }
+                }
+                Ok(receive::Progress::Starved) => return None,
+                Err(error) => self.fail(error, now),
+            }
+        }
+        *input = &mut [];
+        None
+    }
+
+    /// Where the rest of a large payload may be read to directly: a buffer whose spare room is no more
+    /// than what the current frame still lacks. After bytes were appended, call
+    /// [`receive_bulk`](Self::receive_bulk); appending none is fine. `None`: use
+    /// [`receive`](Self::receive).
+    ///
+    /// The buffer grows with what was received, not with what was announced.
+    #[inline]
+    pub fn bulk_buffer(&mut self) -> Option<bytes::buf::Limit<&mut Vec<u8>>> {
+        if self.state.is_receiving() { self.receiver.bulk_buffer() } else { None }
+    }
+
+    /// Takes the bytes that were appended to [`bulk_buffer`](Self::bulk_buffer).
+    pub fn receive_bulk(&mut self, now: Instant) -> Option<Event<'static>> {
+        self.heard = now;
+        match self.receiver.take_bulk() {
+            Ok(message) => message.map(Event::Message),
+            Err(error) => {
+                self.fail(error, now);
+                None
+            }
+        }
+    }
+
+    /// The peer will send no more bytes (end of file).
+    pub fn receive_eof(&mut self) {
+        match &mut self.state {
+            State::Open => self.finish(Cause::ConnectionLost, Initiator::Remote),
+            State::AwaitingPeerClose { initiator } => {
+                let initiator = *initiator;
+                self.finish(Cause::ConnectionLost, initiator);
+            }
+            // A peer may close its sending side once its Close frame is out; ours still goes to it.
+            State::AwaitingTransmit(_) | State::Finished(_) | State::Closed => {}
+            State::AwaitingEof => self.state = State::Closed,
+        }
+    }
+
+    /// The transport failed: nothing can be received or transmitted any more.
+    pub fn handle_transport_error(&mut self) {
+        self.receive_eof();
+        if let State::AwaitingTransmit(outcome) = &mut self.state {
+            let mut outcome = std::mem::take(outcome);
+            outcome.interrupt(Cause::ConnectionLost);
+            self.state = State::Finished(outcome);
+        }
+        self.queue.clear();
+    }
+
+    /// `count` bytes of what [`poll_transmit`](Self::poll_transmit) gave were written.
+    #[inline]
+    pub fn handle_transmitted(&mut self, count: usize) {
+        self.queue.advance(count);
+        if self.deferred_pong.is_some() && self.queue.len() <= PONG_BUDGET && self.state.is_open() {
+            let payload = self.deferred_pong.take().unwrap_or_default();
+            self.push_control(Opcode::Pong, &payload);
+        }
+    }
+
+    /// Time has passed: call it when [`poll_timeout`](Self::poll_timeout) is due. Early is harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_none_or(|due| now < due) {
+            return;
+        }
+        match &mut self.state {
+            State::Open => self.handle_keepalive_due(now),
+            State::AwaitingPeerClose { initiator } => {
+                let initiator = *initiator;
+                self.finish(Cause::CloseTimeout, initiator);
+            }
+            State::AwaitingTransmit(outcome) => {
+                let mut outcome = std::mem::take(outcome);
+                outcome.interrupt(Cause::CloseTimeout);
+                self.queue.clear();
+                self.state = State::Finished(outcome);
+            }
+            State::AwaitingEof => self.state = State::Closed,
+            State::Finished(_) | State::Closed => {}
+        }
+    }
+
+    /// The driver stopped reading, or went back to it, because the application does not take messages.
+    /// While it is paused a missing Pong is not held against the peer, since nobody looks for it.
+    pub fn pause_receiving(&mut self, paused: bool, now: Instant) {
+        if self.receive_paused && !paused {
+            self.heard = now;
+        }
+        self.receive_paused = paused;
+    }
+
+    // Commands.
+
+    /// Queues a message. Large payloads go out by reference; a client masks in place where it is the
+    /// only owner of the bytes. Text must be UTF-8: the caller's types see to that.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] after a Close frame was sent or received, or the connection was lost.
+    #[inline]
+    pub fn send(&mut self, kind: MessageKind, payload: Bytes) -> Result<(), SendError> {
+        if payload.len() < BY_REFERENCE_FROM {
+            return self.send_slice(kind, &payload);
+        }
+        if !self.state.is_open() {
+            return Err(SendError::Closed);
+        }
+        let size = self.config.fragment_size.unwrap_or(usize::MAX);
+        if payload.len() <= size {
+            self.push_bulk(kind.opcode(), true, payload);
+        } else {
+            for (opcode, fin, part) in fragments(kind, payload.len(), size) {
+                self.push_bulk(opcode, fin, payload.slice(part));
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a message, copying its payload.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[inline]
+    pub fn send_slice(&mut self, kind: MessageKind, payload: &[u8]) -> Result<(), SendError> {
+        if !self.state.is_open() {
+            return Err(SendError::Closed);
+        }
+        let size = self.config.fragment_size.unwrap_or(usize::MAX);
+        if payload.len() <= size {
+            self.push_frame(kind.opcode(), true, payload);
+        } else {
+            for (opcode, fin, part) in fragments(kind, payload.len(), size) {
+                self.push_frame(opcode, fin, &payload[part]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a Ping.
+    ///
+    /// # Errors
+    /// When the payload has more than 125 bytes, or as [`send`](Self::send).
+    pub fn ping(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        self.send_control(Opcode::Ping, payload)
+    }
+
+    /// Queues a Pong that nobody asked for: a sign of life that wants no answer (section 5.5.3). Pings
+    /// of the peer are answered without it.
+    ///
+    /// # Errors
+    /// As [`ping`](Self::ping).
+    pub fn pong(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        self.send_control(Opcode::Pong, payload)
+    }
+
+    /// Starts the closing handshake, behind everything that is queued. Nothing can be sent afterwards;
+    /// messages still come in until the peer's Close frame does. Without effect if a Close frame was
+    /// sent or received before.
+    pub fn close(&mut self, frame: Option<&CloseFrame>, initiator: Initiator, now: Instant) {
+        if self.state.is_open() {
+            self.push_close(frame);
+            self.state = State::AwaitingPeerClose { initiator };
+            self.close_deadline = Some(now + self.config.close_timeout);
+        }
+    }
+
+    /// Gives the connection up at once, without a Close frame. The transport can be dropped.
+    pub fn abort(&mut self) {
+        self.queue.clear();
+        match &mut self.state {
+            State::Open | State::AwaitingPeerClose { .. } => {
+                self.finish(Cause::Aborted, Initiator::User);
+            }
+            State::AwaitingTransmit(outcome) => {
+                let mut outcome = std::mem::take(outcome);
+                outcome.interrupt(Cause::Aborted);
+                self.state = State::Finished(outcome);
+            }
+            State::AwaitingEof => self.state = State::Closed,
+            State::Finished(_) | State::Closed => {}
+        }
+    }
+
+    // Outputs.
+
+    /// The next event that no received byte caused: only ever the end of the connection. Call it after
+    /// any input, and after transmitting.
+    pub fn poll_event(&mut self) -> Option<Event<'static>> {
+        match &mut self.state {
+            State::AwaitingTransmit(outcome) if self.queue.is_empty() => {
+                let outcome = std::mem::take(outcome);
+                self.state = State::AwaitingEof;
+                Some(Event::Closed(*outcome))
+            }
+            State::Finished(outcome) => {
+                let outcome = std::mem::take(outcome);
+                self.state = State::Closed;
+                Some(Event::Closed(*outcome))
+            }
+            _ => None,
+        }
+    }
+
+    /// Fills `slices` with the bytes to transmit next, for one vectored write; the number of slices
+    /// filled, 0 if there is nothing. Report what was written to
+    /// [`handle_transmitted`](Self::handle_transmitted).
+    #[inline]
+    pub fn poll_transmit<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.queue.slices(slices)
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout). It need not be asked for after every
+    /// message: receiving only moves it to later, and an early call does nothing but give a new one.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.state.is_open() {
+            return if self.is_finished() { None } else { self.close_deadline };
+        }
+        let keepalive = self.config.keepalive?;
+        Some(match self.pinged {
+            Some(pinged) => pinged + keepalive.timeout,
+            None => self.heard + keepalive.interval,
+        })
+    }
+
+    // Questions.
+
+    /// Which end this is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The limits and timers in force.
+    #[must_use]
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// The subprotocol agreed on.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref()
+    }
+
+    /// Whether messages can be sent: no Close frame was sent or received, nothing failed.
+    #[must_use]
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.state.is_open()
+    }
+
+    /// Whether received bytes still mean something. Afterwards they are only to be read and dropped.
+    #[must_use]
+    #[inline]
+    pub fn is_receiving(&self) -> bool {
+        self.state.is_receiving()
+    }
+
+    /// Whether the last byte was transmitted and the transport's sending side should be shut. The
+    /// driver then goes on reading to the end of file or the deadline, so that a reset does not
+    /// overtake the Close frame.
+    #[must_use]
+    pub fn is_shutdown_expected(&self) -> bool {
+        matches!(self.state, State::AwaitingEof)
+    }
+
+    /// Whether the transport can be dropped.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        matches!(self.state, State::Finished(_) | State::Closed)
+    }
+
+    /// Bytes queued and not transmitted, frame headers included.
+    #[must_use]
+    #[inline]
+    pub fn pending_transmit(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The time from the last keepalive Ping to its Pong.
+    #[must_use]
+    pub fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+
+    // Buffers.
+
+    /// Takes a buffer to encode into, unless it has one. A driver with many connections keeps a few
+    /// buffers and lends them, so that idle connections own none.
+    #[inline]
+    pub fn lend_buffer(&mut self, lend: impl FnOnce() -> Vec<u8>) {
+        self.queue.lend_buffer(lend);
+    }
+
+    /// Gives the encoding buffer back once nothing is queued.
+    #[inline]
+    pub fn reclaim_buffer(&mut self) -> Option<Vec<u8>> {
+        self.queue.reclaim_buffer()
+    }
+
+    // Control frames.
+
+    fn handle_control<'b>(
+        &mut self,
+        opcode: Opcode,
+        payload: Payload<'b>,
+        now: Instant,
+    ) -> Option<Event<'b>> {
+        match opcode {
+            Opcode::Ping => {
+                self.answer_ping(payload.as_ref());
+                Some(Event::Ping(payload))
+            }
+            Opcode::Pong => {
+                if payload.as_ref().is_empty()
+                    && let Some(pinged) = self.pinged.take()
+                {
+                    self.latency = Some(now.saturating_duration_since(pinged));
+                }
+                Some(Event::Pong(payload))
+            }
+            _ => {
+                match CloseFrame::parse(payload.as_ref()) {
+                    Ok(frame) => self.handle_close(frame, now),
+                    Err(error) => self.fail(error, now),
+                }
+                None
+            }
+        }
+    }
+
+    fn answer_ping(&mut self, payload: &[u8]) {
+        if !self.state.is_open() {
+            return;
+        }
+        if self.deferred_pong.is_some() || self.queue.len() > PONG_BUDGET {
+            self.deferred_pong = Some(payload.into());
+        } else {
+            self.push_control(Opcode::Pong, payload);
+        }
+    }
+
+    fn handle_close(&mut self, frame: Option<CloseFrame>, now: Instant) {
+        let initiator = match self.state {
+            State::AwaitingPeerClose { initiator } => initiator,
+            _ => {
+                let echo = frame.as_ref().map(|frame| CloseFrame::of(frame.code()));
+                self.push_close(echo.as_ref());
+                Initiator::Remote
+            }
+        };
+        let (code, reason) = frame
+            .map_or((CloseCode::NO_STATUS, String::new()), |frame| (frame.code(), frame.reason().to_owned()));
+        self.end(Closed { was_clean: true, code, reason, initiator, cause: None }, now);
+    }
+
+    /// Fails the connection (section 7.1.7): tells the peer why, and listens to it no more.
+    fn fail(&mut self, error: ProtocolError, now: Instant) {
+        if self.state.is_open() {
+            self.push_close(Some(&CloseFrame::of(error.close_code())));
+        }
+        self.end(Closed::failed(error.into(), Initiator::Library), now);
+    }
+
+    /// Nothing more is to be received; the outcome is told when everything queued was transmitted.
+    fn end(&mut self, outcome: Closed, now: Instant) {
+        self.receiver = Receiver::default();
+        self.state = State::AwaitingTransmit(Box::new(outcome));
+        self.close_deadline = Some(now + self.config.close_timeout);
+    }
+
+    /// The transport is gone or given up: nothing more goes out.
+    fn finish(&mut self, cause: Cause, initiator: Initiator) {
+        self.queue.clear();
+        self.receiver = Receiver::default();
+        self.state = State::Finished(Box::new(Closed::failed(cause, initiator)));
+    }
+
+    fn handle_keepalive_due(&mut self, now: Instant) {
+        let Some(pinged) = self.pinged else {
+            self.pinged = Some(now);
+            self.push_control(Opcode::Ping, b"");
+            return;
+        };
+        if self.heard >= pinged {
+            self.pinged = None;
+            // What was heard may lie so far back that the next Ping is already due.
+            self.handle_timeout(now);
+        } else if self.receive_paused {
+            self.pinged = Some(now);
+        } else {
+            self.finish(Cause::PingTimeout, Initiator::Library);
+        }
+    }
+
+    // Encoding.
+
+    fn send_control(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), SendError> {
+        if payload.len() > MAX_CONTROL_PAYLOAD {
+            return Err(SendError::ControlPayloadTooBig(payload.len()));
+        }
+        if !self.state.is_open() {
+            return Err(SendError::Closed);
+        }
+        self.push_control(opcode, payload);
+        Ok(())
+    }
+
+    fn push_control(&mut self, opcode: Opcode, payload: &[u8]) {
+        self.push_frame(opcode, true, payload);
+    }
+
+    fn push_close(&mut self, frame: Option<&CloseFrame>) {
+        self.deferred_pong = None;
+        let payload = frame.map(CloseFrame::payload).unwrap_or_default();
+        self.push_control(Opcode::Close, &payload);
+    }
+
+    #[inline]
+    fn push_frame(&mut self, opcode: Opcode, fin: bool, payload: &[u8]) {
+        let (header, len, mask) = self.header(opcode, fin, payload.len());
+        let copy = self.queue.push(&header[..len], payload);
+        if let Some(key) = mask {
+            apply_mask(copy, key, 0);
+        }
+    }
+
+    fn push_bulk(&mut self, opcode: Opcode, fin: bool, payload: Bytes) {
+        let (header, len, mask) = self.header(opcode, fin, payload.len());
+        let payload = match mask {
+            None => payload,
+            Some(key) => {
+                let mut own = payload.try_into_mut().unwrap_or_else(|shared| shared[..].into());
+                apply_mask(&mut own, key, 0);
+                own.freeze()
+            }
+        };
+        self.queue.push_bulk(&header[..len], payload);
+    }
+
+    #[inline]
+    fn header(
+        &self,
+        opcode: Opcode,
+        fin: bool,
+        payload_len: usize,
+    ) -> ([u8; MAX_HEADER_LEN], usize, Option<MaskKey>) {
+        let mask = match self.role {
+            Role::Server => None,
+            Role::Client => Some((self.masks)()),
+        };
+        let mut bytes = [0; MAX_HEADER_LEN];
+        let len =
+            FrameHeader { fin, mask, ..FrameHeader::new(opcode, payload_len as u64) }.encode(&mut bytes);
+        (bytes, len, mask)
+    }
+}
+
+/// The frames that a message of `len` bytes is sent in, when `size` is the most that one carries:
+/// opcode, FIN, and the part of the payload.
+fn fragments(
+    kind: MessageKind,
+    len: usize,
+    size: usize,
+) -> impl Iterator<Item = (Opcode, bool, std::ops::Range<usize>)> {
+    (0..len).step_by(size).map(move |from| {
+        let opcode = if from == 0 { kind.opcode() } else { Opcode::Continuation };
+        let to = from.saturating_add(size).min(len);
+        (opcode, to == len, from..to)
+    })
+}

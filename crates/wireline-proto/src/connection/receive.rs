@@ -1,0 +1,293 @@
+//! From received bytes to whole messages and control frames, whatever the cuts.
+
+use bytes::BufMut as _;
+
+use crate::{
+    Config, Opcode, ProtocolError, Role,
+    event::{Message, MessageKind, Payload},
+    frame::{FrameHeader, MAX_HEADER_LEN},
+    mask::{MaskKey, apply_mask},
+    utf8::{self, Utf8Validator},
+};
+
+/// A payload that lacks at least this much is read straight into its message. Below it a read into the
+/// shared buffer is better, since it brings the frames behind it along.
+const BULK_FROM: u64 = 16 << 10;
+
+/// The least room that a direct read is given.
+const BULK_STEP: usize = 64 << 10;
+
+/// What the received bytes gave.
+#[derive(Debug)]
+pub(super) enum Progress<'b> {
+    Message(Message<'b>),
+    Control(Opcode, Payload<'b>),
+    /// All bytes are taken, and more are needed.
+    Starved,
+}
+
+/// The receiving side: the frame and the message that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Receiver {
+    header: PartialHeader,
+    frame: Option<Frame>,
+    assembly: Assembly,
+    /// The payload of a control frame that came in pieces.
+    control: Vec<u8>,
+}
+
+/// A frame whose header was taken and whose payload is under way.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    opcode: Opcode,
+    fin: bool,
+    mask: Option<MaskKey>,
+    taken: u64,
+    remaining: u64,
+}
+
+impl Receiver {
+    /// Takes bytes from the front of `input` up to the end of the next message or control frame.
+    #[inline]
+    pub(super) fn advance<'b>(
+        &mut self,
+        input: &mut &'b mut [u8],
+        role: Role,
+        config: &Config,
+    ) -> Result<Progress<'b>, ProtocolError> {
+        loop {
+            let progress = match self.frame {
+                None => {
+                    let Some(header) = self.header.take(input)? else { return Ok(Progress::Starved) };
+                    self.check(&header, role, config)?;
+                    self.begin(&header, input)?
+                }
+                Some(frame) => self.take_payload(frame, input)?,
+            };
+            if let Some(progress) = progress {
+                return Ok(progress);
+            }
+        }
+    }
+
+    /// What a header must obey besides its own form. Nothing is allocated for a frame that fails here.
+    #[inline]
+    fn check(&self, header: &FrameHeader, role: Role, config: &Config) -> Result<(), ProtocolError> {
+        if header.rsv1 {
+            return Err(ProtocolError::ReservedBit1);
+        }
+        match (role, header.mask) {
+            (Role::Server, None) => return Err(ProtocolError::UnmaskedFrame),
+            (Role::Client, Some(_)) => return Err(ProtocolError::MaskedFrame),
+            _ => {}
+        }
+        if header.opcode.is_control() {
+            return Ok(());
+        }
+        match (header.opcode, self.assembly.kind) {
+            (Opcode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation),
+            (Opcode::Text | Opcode::Binary, Some(_)) => return Err(ProtocolError::ContinuationExpected),
+            _ => {}
+        }
+        let announced = header.payload_len;
+        if let Some(limit) = config.max_frame_size
+            && announced > limit as u64
+        {
+            return Err(ProtocolError::FrameTooBig { announced, limit });
+        }
+        let (announced, limit) = (announced + self.assembly.payload.len() as u64, config.max_message_size);
+        if announced > limit as u64 {
+            return Err(ProtocolError::MessageTooBig { announced, limit });
+        }
+        if self.assembly.fragments >= config.max_fragments {
+            return Err(ProtocolError::TooManyFragments { limit: config.max_fragments });
+        }
+        Ok(())
+    }
+
+    /// Starts on the payload. What lies whole in `input` is handed out from there.
+    #[inline]
+    fn begin<'b>(
+        &mut self,
+        header: &FrameHeader,
+        input: &mut &'b mut [u8],
+    ) -> Result<Option<Progress<'b>>, ProtocolError> {
+        let whole_message = header.fin && header.opcode != Opcode::Continuation;
+        let len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
+        if whole_message && len <= input.len() {
+            let payload = split_front(input, len);
+            if let Some(key) = header.mask {
+                apply_mask(payload, key, 0);
+            }
+            return whole(header.opcode, payload).map(Some);
+        }
+        match header.opcode {
+            Opcode::Text => self.assembly.kind = Some(MessageKind::Text),
+            Opcode::Binary => self.assembly.kind = Some(MessageKind::Binary),
+            _ => {}
+        }
+        if !header.opcode.is_control() {
+            self.assembly.fragments += 1;
+        }
+        self.frame = Some(Frame {
+            opcode: header.opcode,
+            fin: header.fin,
+            mask: header.mask,
+            taken: 0,
+            remaining: header.payload_len,
+        });
+        Ok(None)
+    }
+
+    /// Takes what there is of a payload that comes in pieces.
+    fn take_payload<'b>(
+        &mut self,
+        mut frame: Frame,
+        input: &mut &'b mut [u8],
+    ) -> Result<Option<Progress<'b>>, ProtocolError> {
+        let count = usize::try_from(frame.remaining).unwrap_or(usize::MAX).min(input.len());
+        let piece = split_front(input, count);
+        frame.unmask(piece);
+        self.frame = Some(frame);
+        if frame.opcode.is_control() {
+            self.control.extend_from_slice(piece);
+            if frame.remaining > 0 {
+                return Ok(Some(Progress::Starved));
+            }
+            self.frame = None;
+            let payload = Payload::Owned(std::mem::take(&mut self.control));
+            return Ok(Some(Progress::Control(frame.opcode, payload)));
+        }
+        self.assembly.payload.extend_from_slice(piece);
+        self.assembly.validate(count)?;
+        if frame.remaining > 0 {
+            return Ok(Some(Progress::Starved));
+        }
+        Ok(self.end_data_frame(frame)?.map(Progress::Message))
+    }
+
+    fn end_data_frame(&mut self, frame: Frame) -> Result<Option<Message<'static>>, ProtocolError> {
+        self.frame = None;
+        if frame.fin { self.assembly.finish().map(Some) } else { Ok(None) }
+    }
+
+    /// See [`Connection::bulk_buffer`](crate::Connection::bulk_buffer).
+    #[inline]
+    pub(super) fn bulk_buffer(&mut self) -> Option<bytes::buf::Limit<&mut Vec<u8>>> {
+        let frame = self.frame.filter(|frame| frame.remaining >= BULK_FROM && !frame.opcode.is_control())?;
+        let payload = &mut self.assembly.payload;
+        let remaining = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
+        if payload.capacity() == payload.len() {
+            payload.reserve_exact(remaining.min(payload.len().max(BULK_STEP)));
+        }
+        Some(payload.limit(remaining))
+    }
+
+    /// Takes what was appended to the bulk buffer.
+    pub(super) fn take_bulk(&mut self) -> Result<Option<Message<'static>>, ProtocolError> {
+        let Some(mut frame) = self.frame else { return Ok(None) };
+        let piece = &mut self.assembly.payload[self.assembly.validated..];
+        let count = piece.len();
+        frame.unmask(piece);
+        self.frame = Some(frame);
+        self.assembly.validate(count)?;
+        if frame.remaining > 0 { Ok(None) } else { self.end_data_frame(frame) }
+    }
+}
+
+impl Frame {
+    #[inline]
+    fn unmask(&mut self, piece: &mut [u8]) {
+        if let Some(key) = self.mask {
+            apply_mask(piece, key, self.taken);
+        }
+        self.taken += piece.len() as u64;
+        self.remaining -= piece.len() as u64;
+    }
+}
+
+/// A frame that is a whole message or a control frame, and lies whole in the input.
+#[inline]
+fn whole(opcode: Opcode, payload: &[u8]) -> Result<Progress<'_>, ProtocolError> {
+    let kind = match opcode {
+        Opcode::Text if !utf8::is_utf8(payload) => return Err(ProtocolError::InvalidUtf8),
+        Opcode::Text => MessageKind::Text,
+        Opcode::Binary => MessageKind::Binary,
+        control => return Ok(Progress::Control(control, Payload::Borrowed(payload))),
+    };
+    Ok(Progress::Message(Message { kind, payload: Payload::Borrowed(payload) }))
+}
+
+/// The first `count` bytes of `input`, which moves behind them.
+#[inline]
+fn split_front<'b>(input: &mut &'b mut [u8], count: usize) -> &'b mut [u8] {
+    let (front, rest) = std::mem::take(input).split_at_mut(count);
+    *input = rest;
+    front
+}
+
+/// A header that was cut: the bytes of it that came.
+#[derive(Debug, Default)]
+struct PartialHeader {
+    bytes: [u8; MAX_HEADER_LEN],
+    len: u8,
+}
+
+impl PartialHeader {
+    /// Takes a header from the front of `input`, with what came before; `None` takes all of `input`.
+    #[inline]
+    fn take(&mut self, input: &mut &mut [u8]) -> Result<Option<FrameHeader>, ProtocolError> {
+        if self.len == 0
+            && let Some((header, len)) = FrameHeader::parse(input)?
+        {
+            split_front(input, len);
+            return Ok(Some(header));
+        }
+        self.take_slowly(input)
+    }
+
+    fn take_slowly(&mut self, input: &mut &mut [u8]) -> Result<Option<FrameHeader>, ProtocolError> {
+        while !input.is_empty() {
+            self.bytes[usize::from(self.len)] = split_front(input, 1)[0];
+            self.len += 1;
+            if let Some((header, _)) = FrameHeader::parse(&self.bytes[..usize::from(self.len)])? {
+                self.len = 0;
+                return Ok(Some(header));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A message that is being put together.
+#[derive(Debug, Default)]
+struct Assembly {
+    /// Set from the first frame's header to the end of the last frame.
+    kind: Option<MessageKind>,
+    fragments: u32,
+    payload: Vec<u8>,
+    /// How much of `payload` is unmasked and, if text, checked.
+    validated: usize,
+    utf8: Utf8Validator,
+}
+
+impl Assembly {
+    /// Checks the `count` bytes that were appended.
+    fn validate(&mut self, count: usize) -> Result<(), ProtocolError> {
+        if self.kind == Some(MessageKind::Text) {
+            self.utf8
+                .feed(&self.payload[self.validated..][..count])
+                .map_err(|_| ProtocolError::InvalidUtf8)?;
+        }
+        self.validated += count;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Message<'static>, ProtocolError> {
+        let kind = self.kind.take().unwrap_or(MessageKind::Binary);
+        self.utf8.finish().map_err(|_| ProtocolError::InvalidUtf8)?;
+        self.fragments = 0;
+        self.validated = 0;
+        Ok(Message { kind, payload: Payload::Owned(std::mem::take(&mut self.payload)) })
+    }
+}
