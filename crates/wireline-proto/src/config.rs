@@ -27,17 +27,29 @@ impl Default for Keepalive {
 /// use wireline_proto::Config;
 ///
 /// let config = Config::server().max_message_size(64 * 1024).keepalive(None);
+/// assert_eq!(config.max_message_size, 64 * 1024);
 /// ```
+///
+/// Each field has a setter of the same name, which tells what it is for and who is hurt if it is raised.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
-    pub(crate) max_message_size: usize,
-    pub(crate) max_frame_size: Option<usize>,
-    pub(crate) max_fragments: u32,
-    pub(crate) fragment_size: Option<usize>,
-    pub(crate) send_high_water: usize,
-    pub(crate) send_cap: usize,
-    pub(crate) keepalive: Option<Keepalive>,
-    pub(crate) close_timeout: Duration,
+    /// Bytes of payload in a received message.
+    pub max_message_size: usize,
+    /// Bytes of payload in a received frame.
+    pub max_frame_size: Option<usize>,
+    /// Frames in a received message.
+    pub max_fragments: u32,
+    /// Bytes of payload in a sent frame.
+    pub fragment_size: Option<usize>,
+    /// Unsent bytes above which a sender should wait.
+    pub send_high_water: usize,
+    /// Unsent bytes above which a sender that cannot wait is refused.
+    pub send_cap: usize,
+    /// When to ping a silent peer.
+    pub keepalive: Option<Keepalive>,
+    /// How long each part of the closing handshake may take.
+    pub close_timeout: Duration,
 }
 
 impl Config {

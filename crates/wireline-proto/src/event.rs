@@ -41,10 +41,32 @@ impl MessageKind {
 /// A whole received message. The payload of a [`MessageKind::Text`] is valid UTF-8.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Message<'b> {
+    // Private, so that a `Text` is proof of a passed check.
+    pub(crate) kind: MessageKind,
+    pub(crate) payload: Payload<'b>,
+}
+
+impl<'b> Message<'b> {
     /// Text or binary.
-    pub kind: MessageKind,
+    #[must_use]
+    #[inline]
+    pub fn kind(&self) -> MessageKind {
+        self.kind
+    }
+
     /// The unmasked bytes.
-    pub payload: Payload<'b>,
+    #[must_use]
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        self.payload.as_ref()
+    }
+
+    /// The unmasked bytes, with what is needed to keep them.
+    #[must_use]
+    #[inline]
+    pub fn into_payload(self) -> Payload<'b> {
+        self.payload
+    }
 }
 
 /// Unmasked payload bytes.

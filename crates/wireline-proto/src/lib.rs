@@ -67,7 +67,7 @@
 //!                 let mut input = &mut buffer[..count];
 //!                 while let Some(event) = connection.receive(&mut input, Instant::now()) {
 //!                     if let Event::Message(message) = event {
-//!                         let _ = connection.send_slice(message.kind, message.payload.as_ref());
+//!                         let _ = connection.send_slice(message.kind(), message.payload());
 //!                     }
 //!                 }
 //!             }

@@ -1,1 +1,90 @@
-//! WebSocket for Rust.
+//! WebSocket for Rust, both ends of it: a strict, fast client and server on one connection type.
+//!
+//! - [`Server`] listens; its handler gets a [`Request`], accepts or rejects it, and talks.
+//! - [`connect`] opens a connection.
+//! - Both give a [`WebSocket`]: `recv().await` for messages, `send().await` to send. Its cheap clones,
+//!   [`Socket`], send from any task.
+//! - The end is told in full by a [`CloseEvent`], with the cause that code 1006 hides.
+//!
+//! All of it runs on tokio, with the `net`, `rt` and `time` drivers enabled.
+//!
+//! # A server and a client
+//!
+//! ```
+//! use wireline::{Request, Server};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> wireline::Result<()> {
+//! let server = Server::new().on_request(|req: Request| async move {
+//!     let mut ws = req.accept().protocol("echo-protocol").await?;
+//!     while let Some(message) = ws.recv().await? {
+//!         ws.send(message).await?;
+//!     }
+//!     Ok(())
+//! });
+//! let listener = server.bind("127.0.0.1:0")?;
+//! let url = format!("ws://{}/", listener.local_addr()?);
+//! tokio::spawn(listener.serve());
+//!
+//! let mut ws = wireline::connect(url).protocols(["echo-protocol"]).await?;
+//! ws.send("My name is John").await?;
+//! assert_eq!(ws.recv().await?, Some("My name is John".into()));
+//! ws.close_with(4001, "done")?;
+//! assert_eq!(ws.recv().await?, None); // the closing handshake completed
+//! let close = ws.closed().await;
+//! assert!(close.was_clean);
+//! assert_eq!(close.code, 4001);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What dropping a future does
+//!
+//! | future | dropped before it is ready |
+//! |---|---|
+//! | `recv()` | loses and doubles nothing |
+//! | `send()` | the message was not sent; once ready, it is queued whole |
+//! | `ping()` | the Ping is sent, its Pong ignored |
+//! | `closed()` | nothing |
+//! | `connect(..)` | the attempt ends, the socket is closed |
+//! | `req.accept()` | the client gets a 500, or loses the connection if it has its 101 |
+//! | a handler, with its runtime | its connection is aborted |
+//!
+//! # Limits
+//!
+//! All of them are in [`Config`], or here: a request or response has at most 128 header lines in 64 KiB;
+//! a request target and each header line at most 8 KiB (414, 431); 64 KiB of a plain request's body are
+//! taken and of a refusal's body kept; 64 KiB or 1,024 messages are read ahead of a busy application.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod client;
+mod close;
+mod driver;
+mod entropy;
+mod error;
+mod message;
+mod origin;
+mod registry;
+mod request;
+mod server;
+mod socket;
+mod tls;
+mod transport;
+mod websocket;
+
+pub use wireline_proto::{
+    CloseCode, CloseFrameError, Config, Initiator, Keepalive, ProtocolError,
+    handshake::{InvalidProtocols, ProtocolNotOffered, ResponseError},
+};
+
+pub use self::{
+    client::{Connect, connect},
+    close::{CloseCause, CloseEvent},
+    error::{AcceptError, ConnectError, Error, RecvError, Result, SendError, TlsError},
+    message::{Message, Utf8Bytes},
+    request::{Accept, Reject, Request},
+    server::{Drained, Listener, Server, ServerHandle},
+    socket::{ReadyState, SendMessage, Socket},
+    tls::{ClientTls, ServerTls},
+    websocket::{RecvMessage, WebSocket},
+};

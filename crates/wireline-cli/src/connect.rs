@@ -1,0 +1,166 @@
+//! `wireline connect`: stdin to a WebSocket, a WebSocket to stdout.
+
+use std::{
+    io::{self, BufRead as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use tokio::sync::mpsc;
+use wireline::{ClientTls, CloseCode, CloseEvent, Config, ConnectError, Message, WebSocket};
+
+use crate::size;
+
+/// Lines read ahead of the connection.
+const LINES_AHEAD: usize = 64;
+
+/// Connect to a WebSocket server: each line of standard input is sent as a text message, each message
+/// that comes is printed as a line.
+///
+/// The end of input closes the connection with 1000; what arrives before the server has answered that
+/// is still printed. Diagnostics go to standard error.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit status:
+  0  closed cleanly, with 1000, 1001 or no code
+  1  closed cleanly, with another code
+  2  wrong usage
+  3  no connection: refused, no such name, TLS, or not a WebSocket
+  4  the connection was lost")]
+pub(crate) struct ConnectArgs {
+    /// ws:// or wss://
+    url: String,
+
+    /// Offer this subprotocol (repeatable, the favourite first)
+    #[arg(short, long, value_name = "NAME")]
+    subprotocol: Vec<String>,
+
+    /// Add a header to the request (repeatable)
+    #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = parse_header)]
+    header: Vec<(String, String)>,
+
+    /// Trust the certificates in this PEM file instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// The longest message to take
+    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = size::parse)]
+    max_message: usize,
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write it as 'Name: value'")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// Connects, talks, and tells by the exit status how it ended.
+pub(crate) async fn run(args: ConnectArgs) -> ExitCode {
+    let mut ws = match open(args).await {
+        Ok(ws) => ws,
+        Err(error) => {
+            explain(&error);
+            return ExitCode::from(3);
+        }
+    };
+    let protocol = ws.protocol().map(|name| format!(", subprotocol {name}")).unwrap_or_default();
+    eprintln!("connected to {}{protocol}", ws.url().unwrap_or_default());
+    let outcome = talk(&mut ws).await;
+    let close = ws.closed().await;
+    eprintln!("{close}");
+    if let Err(error) = outcome {
+        eprintln!("wireline: {error}");
+    }
+    exit_status(&close)
+}
+
+async fn open(args: ConnectArgs) -> Result<WebSocket, ConnectError> {
+    let mut connect = wireline::connect(args.url)
+        .protocols(args.subprotocol)
+        .config(Config::client().max_message_size(args.max_message));
+    for (name, value) in &args.header {
+        connect = connect.header(name, value);
+    }
+    if let Some(ca) = args.ca {
+        connect = connect.tls(ClientTls::with_ca_file(ca)?);
+    }
+    connect.await
+}
+
+/// Why there is no connection, with what the server said.
+fn explain(error: &ConnectError) {
+    eprintln!("wireline: {error}");
+    if let ConnectError::Rejected(response) = error {
+        let body = String::from_utf8_lossy(response.body());
+        for line in body.lines().take(20) {
+            eprintln!("  {line}");
+        }
+    }
+}
+
+/// Sends lines and prints messages until the connection has ended.
+async fn talk(ws: &mut WebSocket) -> io::Result<()> {
+    let mut lines = read_lines();
+    let mut at_end = false;
+    loop {
+        tokio::select! {
+            message = ws.recv() => match message {
+                Ok(Some(message)) => print(&message).inspect_err(|_| ws.close())?,
+                Ok(None) | Err(_) => return Ok(()),
+            },
+            line = lines.recv(), if !at_end => match line {
+                Some(line) => {
+                    // A closed connection is told by `recv`.
+                    let _ = ws.send(line).await;
+                }
+                None => {
+                    at_end = true;
+                    let _ = ws.close_with(CloseCode::NORMAL, "");
+                }
+            },
+            _ = tokio::signal::ctrl_c() => {
+                at_end = true;
+                let _ = ws.close_with(CloseCode::NORMAL, "");
+            }
+        }
+    }
+}
+
+/// The lines of standard input, read in a thread of their own since a terminal cannot be polled.
+fn read_lines() -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel(LINES_AHEAD);
+    std::thread::spawn(move || {
+        for (number, line) in io::stdin().lock().split(b'\n').enumerate() {
+            let line = match line {
+                Ok(line) => line,
+                Err(error) => return eprintln!("wireline: standard input: {error}"),
+            };
+            let line = line.strip_suffix(b"\r").map(<[u8]>::to_vec).unwrap_or(line);
+            let Ok(line) = String::from_utf8(line) else {
+                eprintln!("wireline: line {} is not UTF-8 and was not sent", number + 1);
+                continue;
+            };
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// Text as it is, bytes in hex.
+fn print(message: &Message) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match message {
+        Message::Text(text) => out.write_all(text.as_bytes())?,
+        Message::Binary(bytes) => write!(out, "<{} bytes> {bytes:02x}", bytes.len())?,
+    }
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+fn exit_status(close: &CloseEvent) -> ExitCode {
+    match close.code {
+        _ if !close.was_clean => ExitCode::from(4),
+        CloseCode::NORMAL | CloseCode::GOING_AWAY | CloseCode::NO_STATUS => ExitCode::SUCCESS,
+        _ => ExitCode::from(1),
+    }
+}

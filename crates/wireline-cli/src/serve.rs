@@ -1,0 +1,192 @@
+//! `wireline serve`: an echo server with a page to meet it by.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration, time::Instant};
+
+use http::StatusCode;
+use jiff::Timestamp;
+use wireline::{CloseEvent, Config, Request, Result, Server, ServerHandle, ServerTls, WebSocket};
+
+use crate::{page, size};
+
+/// How long open connections may take to close after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(5);
+
+const ECHO_PROTOCOL: &str = "echo-protocol";
+
+/// Serve WebSockets: an echo at /, a clock that is pushed at /push, and a page for browsers.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// Where to listen; port 0 takes a free one
+    #[arg(default_value = "127.0.0.1:8080")]
+    addr: SocketAddr,
+
+    /// Let in pages of this origin too, such as https://app.example (repeatable; pages of this server
+    /// itself are always let in, programs that are no browsers too)
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Vec<String>,
+
+    /// Serve wss:// with this certificate chain (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// The longest message to take; longer ones close their connection with 1009
+    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = size::parse)]
+    max_message: usize,
+
+    /// Do not log connections
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Serves until Ctrl-C or SIGTERM.
+pub(crate) async fn run(args: ServeArgs) -> ExitCode {
+    match try_run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wireline: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn try_run(args: ServeArgs) -> Result<()> {
+    let quiet = args.quiet;
+    let mut server = Server::new()
+        .config(Config::server().max_message_size(args.max_message))
+        .on_http(|request| async move { page::respond(&request) })
+        .on_request(move |request| handle(request, quiet));
+    let mut schemes = ("http", "ws");
+    if let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) {
+        server = server.tls(ServerTls::from_pem_files(cert, key)?);
+        schemes = ("https", "wss");
+    }
+    if !args.origin.is_empty() {
+        server = server.origins(args.origin);
+    }
+    let listener = server.bind(args.addr)?;
+    let addr = listener.local_addr()?;
+    eprintln!("listening on {}://{addr}/ (echo at {}://{addr}/, clock at /push)", schemes.0, schemes.1);
+    let handle = listener.handle();
+    tokio::select! {
+        () = listener.serve() => {}
+        () = stop_signal() => drain(&handle).await,
+    }
+    Ok(())
+}
+
+/// Ctrl-C or SIGTERM.
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Closes every connection; a second signal does not wait.
+async fn drain(handle: &ServerHandle) {
+    eprintln!("closing {} connections with 1001 going away", handle.connections());
+    tokio::select! {
+        drained = handle.shutdown(GRACE) => {
+            eprintln!("closed {}, cut {}", drained.connections - drained.cut, drained.cut);
+        }
+        () = stop_signal() => eprintln!("cut {}", handle.connections()),
+    }
+}
+
+async fn handle(request: Request, quiet: bool) -> Result<()> {
+    let log = Log { quiet, peer: request.remote_addr(), opened: Instant::now() };
+    match request.path() {
+        "/" => {
+            let wants_echo = request.protocols().iter().any(|offer| offer == ECHO_PROTOCOL);
+            let accept = request.accept();
+            let accept = if wants_echo { accept.protocol(ECHO_PROTOCOL) } else { accept };
+            let mut ws = accept.await?;
+            log.opened(&ws, "echo");
+            let messages = echo(&mut ws).await;
+            log.closed(&ws.closed().await, ws.id(), messages);
+        }
+        "/push" => {
+            let mut ws = request.accept().await?;
+            log.opened(&ws, "clock");
+            let messages = push_clock(&mut ws).await;
+            log.closed(&ws.closed().await, ws.id(), messages);
+        }
+        path => {
+            log.say(format_args!("refused {path}: 404"));
+            let reject = request.reject(StatusCode::NOT_FOUND);
+            reject.body("nothing lives here; the echo is at / and the clock at /push\n").await?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends every message back, until the connection ends; how many there were.
+async fn echo(ws: &mut WebSocket) -> u64 {
+    let mut messages = 0;
+    while let Ok(Some(message)) = ws.recv().await {
+        messages += 1;
+        if ws.send(message).await.is_err() {
+            break;
+        }
+    }
+    messages
+}
+
+/// Pushes the time each second, until the connection ends; how often it did.
+async fn push_clock(ws: &mut WebSocket) -> u64 {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut messages = 0;
+    loop {
+        tokio::select! {
+            _ = second.tick() => {
+                let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+                // A reader that is more than a minute behind wants the latest time, not all of them.
+                if ws.buffered_amount() < 2048 && ws.try_send(now).is_err() {
+                    return messages;
+                }
+                messages += 1;
+            }
+            message = ws.recv() => {
+                if !matches!(message, Ok(Some(_))) {
+                    return messages;
+                }
+            }
+        }
+    }
+}
+
+/// One connection's lines in the log.
+struct Log {
+    quiet: bool,
+    peer: Option<SocketAddr>,
+    opened: Instant,
+}
+
+impl Log {
+    fn opened(&self, ws: &WebSocket, what: &str) {
+        let protocol = ws.protocol().map(|name| format!(", subprotocol {name}")).unwrap_or_default();
+        self.say(format_args!("#{} opened: {what}{protocol}", ws.id()));
+    }
+
+    fn closed(&self, close: &CloseEvent, id: u64, messages: u64) {
+        let seconds = self.opened.elapsed().as_secs_f32();
+        self.say(format_args!("#{id} {close} ({messages} messages, {seconds:.1} s)"));
+    }
+
+    fn say(&self, line: std::fmt::Arguments<'_>) {
+        if !self.quiet {
+            let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+            let peer = self.peer.map(|peer| peer.to_string()).unwrap_or_default();
+            eprintln!("{now} {peer} {line}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The client: from a URL to a connection.
+
+mod target;
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use wireline_proto::{Config, handshake::ClientHandshake};
+
+use self::target::Target;
+use crate::{
+    ClientTls, ConnectError, WebSocket,
+    driver::{Link, Opened, spawn_driver},
+    entropy,
+    request::parse_header,
+    transport::Transport,
+};
+
+/// Bytes of a refusal's body that are kept.
+const MAX_BODY: usize = 64 << 10;
+
+/// Header lines of a response, and bytes of its whole head.
+const MAX_HEADERS: usize = 128;
+const MAX_HEAD: usize = 64 << 10;
+
+/// Opens a connection to a `ws://` or `wss://` URL: await the builder for the [`WebSocket`].
+///
+/// ```no_run
+/// # async fn example() -> wireline::Result<()> {
+/// let mut ws = wireline::connect("ws://127.0.0.1:8080/")
+///     .protocols(["echo-protocol"])
+///     .header("Authorization", "Bearer 1234")
+///     .await?;
+/// ws.send("hello").await?;
+/// assert_eq!(ws.recv().await?, Some("hello".into()));
+/// # Ok(())
+/// # }
+/// ```
+pub fn connect(url: impl Into<String>) -> Connect {
+    Connect {
+        url: url.into(),
+        protocols: Vec::new(),
+        headers: HeaderMap::new(),
+        invalid_header: None,
+        config: Config::client(),
+        handshake_timeout: Duration::from_secs(10),
+        tls: None,
+        unix_socket: None,
+    }
+}
+
+/// A connection to be opened; see [`connect`].
+///
+/// # Cancel safety
+/// Dropping the future that it turns into ends the attempt and closes the socket.
+#[must_use = "nothing happens until it is awaited"]
+#[derive(Debug)]
+pub struct Connect {
+    url: String,
+    protocols: Vec<String>,
+    headers: HeaderMap,
+    invalid_header: Option<String>,
+    config: Config,
+    handshake_timeout: Duration,
+    tls: Option<ClientTls>,
+    unix_socket: Option<PathBuf>,
+}
+
+impl Connect {
+    /// Offers these subprotocols, the favourite first. As in browsers, a server that then chooses none
+    /// is an error.
+    pub fn protocols<P: Into<String>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
+        self.protocols = protocols.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Says which page asks, as a browser would.
+    pub fn origin(self, origin: &str) -> Self {
+        self.header("Origin", origin)
+    }
+
+    /// Adds a header to the request. The handshake's own headers and values with control characters are
+    /// an error when this is awaited. `Host` replaces the URL's.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        match parse_header(name, value) {
+            Some((name, value)) => {
+                self.headers.append(name, value);
+            }
+            None => self.invalid_header = Some(name.to_owned()),
+        }
+        self
+    }
+
+    /// The limits and timers of the connection.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// How long it may take from here to the open connection (10 s).
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// Which certificates to trust for `wss://`. By default those that the system does.
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Connects to a Unix socket instead of the URL's host and port; the URL still gives the path, the
+    /// Host header, and the name for TLS.
+    #[cfg(unix)]
+    pub fn unix_socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.unix_socket = Some(path.into());
+        self
+    }
+
+    async fn run(self) -> Result<WebSocket, ConnectError> {
+        let target = Target::parse(&self.url)?;
+        if let Some(name) = self.invalid_header {
+            return Err(ConnectError::InvalidHeader(name));
+        }
+        let handshake = ClientHandshake::new(entropy::nonce(), self.protocols)?;
+        let mut request = handshake.request(&target.path_and_query, &target.host_header);
+        target.authorize(request.headers_mut());
+        let (mut last, headers) = (None, request.headers_mut());
+        for (name, value) in self.headers {
+            // A map gives the name of a repeated header once.
+            match (name, &last) {
+                (Some(name), _) => {
+                    headers.insert(name.clone(), value);
+                    last = Some(name);
+                }
+                (None, Some(name)) => {
+                    headers.append(name.clone(), value);
+                }
+                (None, None) => {}
+            }
+        }
+        let transport = open(&target, self.unix_socket.as_deref()).await?;
+        let remote_addr = transport.remote_addr();
+        let transport = secure(transport, &target, self.tls).await?;
+        let response = exchange(transport, request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(ConnectError::Rejected(Box::new(keep_body(response).await)));
+        }
+        let negotiated = handshake.check(&response)?;
+        let upgraded =
+            hyper::upgrade::on(response).await.map_err(|error| ConnectError::Http(error.into()))?;
+        let parts = upgraded
+            .downcast::<TokioIo<Transport>>()
+            .map_err(|_| ConnectError::Http("the transport is not the client's own".into()))?;
+        let link = Link::new(Opened {
+            negotiated,
+            config: Arc::new(self.config),
+            transport: parts.io.into_inner(),
+            first_bytes: parts.read_buf,
+            url: Some(target.url.into()),
+            remote_addr,
+        });
+        let ws = WebSocket::new(Arc::clone(&link));
+        spawn_driver(link, None);
+        Ok(ws)
+    }
+}
+
+impl IntoFuture for Connect {
+    type Output = Result<WebSocket, ConnectError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let timeout = self.handshake_timeout;
+        Box::pin(async move {
+            tokio::time::timeout(timeout, self.run()).await.unwrap_or(Err(ConnectError::Timeout))
+        })
+    }
+}
+
+/// Reaches the host, trying each of its addresses.
+async fn open(target: &Target, unix_socket: Option<&std::path::Path>) -> Result<Transport, ConnectError> {
+    #[cfg(unix)]
+    if let Some(path) = unix_socket {
+        let stream = tokio::net::UnixStream::connect(path)
+            .await
+            .map_err(|source| ConnectError::Tcp { address: path.display().to_string(), source })?;
+        return Ok(Transport::Unix(stream));
+    }
+    let dns = |source| ConnectError::Dns { host: target.host.clone(), source };
+    let addresses: Vec<_> =
+        tokio::net::lookup_host((target.host.as_str(), target.port)).await.map_err(dns)?.collect();
+    let stream = TcpStream::connect(&*addresses).await;
+    let stream = stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+    stream
+        .map(Transport::Tcp)
+        .map_err(|source| ConnectError::Tcp { address: format!("{}:{}", target.host, target.port), source })
+}
+
+/// Does the TLS handshake, if the URL wants one.
+async fn secure(
+    transport: Transport,
+    target: &Target,
+    tls: Option<ClientTls>,
+) -> Result<Transport, ConnectError> {
+    if !target.is_secure {
+        return Ok(transport);
+    }
+    let failed = |source| ConnectError::Tls { host: target.host.clone(), source };
+    let tls = tls.map_or_else(ClientTls::with_system_roots, Ok)?;
+    let name =
+        ServerName::try_from(target.host.clone()).map_err(|error| failed(std::io::Error::other(error)))?;
+    let stream = tls.connector().connect(name, transport).await.map_err(failed)?;
+    Ok(Transport::Boxed(Box::new(stream)))
+}
+
+/// Sends the request and gives the response's head.
+async fn exchange(transport: Transport, request: Request<()>) -> Result<Response<Incoming>, ConnectError> {
+    let failed = |error: hyper::Error| ConnectError::Http(error.into());
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD)
+        .handshake(TokioIo::new(transport))
+        .await
+        .map_err(failed)?;
+    // Ends with the upgrade, or with the response's body when that is dropped.
+    tokio::spawn(connection.with_upgrades());
+    sender.send_request(request.map(|()| Empty::<Bytes>::new())).await.map_err(failed)
+}
+
+/// A refusal with the beginning of its body.
+async fn keep_body(response: Response<Incoming>) -> Response<Bytes> {
+    let (head, mut body) = response.into_parts();
+    let mut kept = BytesMut::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(data) = frame.into_data() else { continue };
+        let room = MAX_BODY - kept.len();
+        kept.extend_from_slice(&data[..data.len().min(room)]);
+        if data.len() >= room {
+            break;
+        }
+    }
+    Response::from_parts(head, kept.freeze())
+}
+
+impl fmt::Display for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}

@@ -1,0 +1,556 @@
+//! The one loop that does IO: read → receive, transmit → write, timeout → sleep.
+//!
+//! Each connection has one task that drives it. On the server that task also polls the application's
+//! handler, so that a message needs no hop and no channel between the socket and the application; on
+//! the client the task stands by, and `recv` reads the socket itself while it waits.
+//!
+//! Whoever polls first does the work, under the connection's lock: `recv` reads when nothing is decoded;
+//! the driver flushes when its task is about to park, reads ahead while the application is busy
+//! elsewhere, keeps the timers, and sees the connection to its end.
+
+mod buffers;
+mod core;
+mod inbox;
+
+use std::{
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use atomic_waker::AtomicWaker;
+use pin_project_lite::pin_project;
+use tokio::{sync::oneshot, time::Sleep};
+use wireline_proto::{CloseCode, CloseFrame, Config, Connection, Initiator, Negotiated};
+
+use self::core::{Core, now};
+use crate::{
+    CloseEvent, Message, RecvError, Result, SendError, entropy, registry::Registration, transport::Transport,
+};
+
+/// One connection, as its driver and its handles share it.
+pub(crate) struct Link {
+    core: Mutex<Core>,
+    /// The driver's task. Set at its first poll; it stays the same.
+    driver: OnceLock<Waker>,
+    /// A task that waits in `recv` and is not the driver's.
+    reader: AtomicWaker,
+    /// The driver's task is being polled, and will flush before it parks.
+    is_attended: AtomicBool,
+    /// `WebSocket` and `Socket`s. At zero nobody can use the connection any more, and it is closed.
+    handles: AtomicUsize,
+    pub(crate) id: u64,
+    pub(crate) protocol: Option<Box<str>>,
+    pub(crate) url: Option<Box<str>>,
+    pub(crate) remote_addr: Option<SocketAddr>,
+}
+
+/// What a finished opening handshake leaves to make a [`Link`] of.
+pub(crate) struct Opened {
+    pub(crate) negotiated: Negotiated,
+    pub(crate) config: Arc<Config>,
+    pub(crate) transport: Transport,
+    /// Bytes that came behind the handshake.
+    pub(crate) first_bytes: bytes::Bytes,
+    pub(crate) url: Option<Box<str>>,
+    pub(crate) remote_addr: Option<SocketAddr>,
+}
+
+impl Link {
+    pub(crate) fn new(opened: Opened) -> Arc<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let protocol = opened.negotiated.protocol().map(Into::into);
+        let connection = Connection::new(opened.negotiated, opened.config, entropy::mask_key, now());
+        let mut core = Core::new(connection, opened.transport);
+        core.receive_first(&opened.first_bytes);
+        Arc::new(Self {
+            core: Mutex::new(core),
+            driver: OnceLock::new(),
+            reader: AtomicWaker::new(),
+            is_attended: AtomicBool::new(false),
+            handles: AtomicUsize::new(0),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            protocol,
+            url: opened.url,
+            remote_addr: opened.remote_addr,
+        })
+    }
+
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the driver look at the connection, unless it will anyhow before its task parks.
+    #[inline]
+    fn notify_driver(&self) {
+        if !self.is_attended.load(Ordering::Relaxed) {
+            self.wake_driver();
+        }
+    }
+
+    fn wake_driver(&self) {
+        if let Some(driver) = self.driver.get() {
+            driver.wake_by_ref();
+        }
+    }
+
+    /// Whether `cx` is the driver's own task, in the poll that the driver ends by flushing.
+    #[inline]
+    fn is_driver(&self, cx: &Context<'_>) -> bool {
+        self.is_attended.load(Ordering::Relaxed)
+            && self.driver.get().is_some_and(|driver| driver.will_wake(cx.waker()))
+    }
+
+    /// Calls `f` with the context to register at the transport: the driver's task if that is the one
+    /// being polled, else [`Link::wake`], which finds out who waits when the time comes.
+    #[inline]
+    fn with_io_context<R>(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        is_driver: bool,
+        f: impl FnOnce(&mut Context<'_>) -> R,
+    ) -> R {
+        if is_driver { f(cx) } else { f(&mut Context::from_waker(&Waker::from(Arc::clone(self)))) }
+    }
+
+    // What the handles do.
+
+    /// The next message; `Ok(None)` after a closing handshake.
+    #[inline]
+    pub(crate) fn poll_recv(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Message>, RecvError>> {
+        let mut core = self.lock();
+        core.is_reader_waiting = false;
+        let is_driver = self.is_driver(cx);
+        loop {
+            if let Some(message) = core.take_message() {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            if let Some(outcome) = core.outcome() {
+                let clean = outcome.was_clean;
+                return Poll::Ready(if clean { Ok(None) } else { Err(RecvError(Box::new(outcome.clone()))) });
+            }
+            let filled = self.with_io_context(cx, is_driver, |cx| core.poll_fill(cx));
+            if filled.is_pending() {
+                if is_driver {
+                    core.is_read_exhausted = true;
+                    return Poll::Pending;
+                }
+                // This task reads for itself; what that made is written before it parks.
+                self.reader.register(cx.waker());
+                core.is_reader_waiting = true;
+                if !self.with_io_context(cx, false, |cx| core.flush_and_settle(cx)) {
+                    return Poll::Pending;
+                }
+            } else if !core.has_message() && !core.connection.is_open() {
+                // The end is the driver's to bring about.
+                self.wake_driver();
+                if is_driver {
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// The future of a `recv` that waited was dropped: the driver reads from now on.
+    pub(crate) fn cancel_recv(&self) {
+        let mut core = self.lock();
+        if std::mem::take(&mut core.is_reader_waiting) {
+            drop(core);
+            self.reader.take();
+            self.wake_driver();
+        }
+    }
+
+    /// Queues `message`, waiting while more than the high-water mark is unsent.
+    #[inline]
+    pub(crate) fn poll_send(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        message: &mut Option<Message>,
+    ) -> Poll<Result<(), SendError>> {
+        let mut core = self.lock();
+        if core.is_above_high_water() && core.connection.is_open() {
+            let is_driver = self.is_driver(cx);
+            self.with_io_context(cx, is_driver, |cx| core.flush(cx));
+            if core.is_above_high_water() && core.connection.is_open() {
+                core.register_sender(cx.waker());
+                return Poll::Pending;
+            }
+        }
+        let Some(message) = message.take() else { return Poll::Ready(Ok(())) };
+        let sent = core.send(message);
+        drop(core);
+        self.notify_driver();
+        Poll::Ready(sent)
+    }
+
+    /// Queues `message` if the send cap allows.
+    pub(crate) fn try_send(&self, message: Message) -> Result<(), SendError> {
+        let mut core = self.lock();
+        let buffered = core.connection.pending_transmit();
+        if core.connection.is_open() && buffered + message.len() > core.connection.config().send_cap {
+            return Err(SendError::Full { buffered });
+        }
+        core.send(message)?;
+        drop(core);
+        self.notify_driver();
+        Ok(())
+    }
+
+    /// Queues `message` whatever is unsent: for those who waited before.
+    pub(crate) fn send_unchecked(&self, message: Message) -> Result<(), SendError> {
+        self.lock().send(message)?;
+        self.notify_driver();
+        Ok(())
+    }
+
+    /// Waits until everything queued was handed to the system.
+    pub(crate) fn poll_flushed(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let mut core = self.lock();
+        let is_driver = self.is_driver(cx);
+        self.with_io_context(cx, is_driver, |cx| core.flush(cx));
+        if core.connection.pending_transmit() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if !core.connection.is_open() {
+            return Poll::Ready(Err(SendError::Closed));
+        }
+        core.register_sender(cx.waker());
+        Poll::Pending
+    }
+
+    pub(crate) fn ping(&self) -> Result<oneshot::Receiver<Duration>, SendError> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (answer, answered) = oneshot::channel();
+        self.lock().ping(NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes(), answer)?;
+        self.notify_driver();
+        Ok(answered)
+    }
+
+    pub(crate) fn pong(&self, payload: &[u8]) -> Result<(), SendError> {
+        self.lock().connection.pong(payload)?;
+        self.notify_driver();
+        Ok(())
+    }
+
+    pub(crate) fn close(&self, frame: Option<&CloseFrame>) {
+        self.lock().close(frame, Initiator::User);
+        self.notify_driver();
+    }
+
+    pub(crate) fn abort(&self) {
+        self.lock().abort();
+        self.notify_driver();
+    }
+
+    pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> Poll<CloseEvent> {
+        let mut core = self.lock();
+        if let Some(outcome) = core.outcome() {
+            return Poll::Ready(outcome.clone());
+        }
+        core.register_closed(cx.waker());
+        Poll::Pending
+    }
+
+    pub(crate) fn with_connection<R>(&self, f: impl FnOnce(&Connection) -> R) -> R {
+        f(&self.lock().connection)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().outcome().is_some()
+    }
+
+    /// The `WebSocket` is dropped: nobody takes messages any more.
+    pub(crate) fn drop_reader(&self) {
+        self.lock().drop_reader();
+        self.reader.take();
+        self.notify_driver();
+    }
+
+    pub(crate) fn add_handle(&self) {
+        self.handles.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn drop_handle(&self) {
+        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.notify_driver();
+        }
+    }
+
+    // What the driver does.
+
+    /// Looks at everything once: the timer, what there is to read, what is queued, the end.
+    fn attend(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Timer>) -> Attended {
+        let mut core = self.lock();
+        self.is_attended.store(false, Ordering::Relaxed);
+        if self.handles.load(Ordering::Acquire) == 0 && core.connection.is_open() {
+            core.close(CloseFrame::new(CloseCode::NORMAL, "").ok().as_ref(), Initiator::User);
+        }
+        if timer.as_mut().fire(&mut core.connection) {
+            // Should a reader have gone without a word, the driver reads again from here on.
+            core.is_reader_waiting = false;
+        }
+        if !std::mem::take(&mut core.is_read_exhausted) && !core.is_reader_waiting {
+            core.read_ahead(cx);
+        }
+        let has_ended = core.flush_and_settle(cx);
+        if core.connection.is_shutdown_expected() {
+            core.read_ahead(cx);
+            core.flush_and_settle(cx);
+        }
+        timer.arm(&core.connection, cx);
+        let is_driven = core.is_driven();
+        let is_news = has_ended || core.has_message();
+        drop(core);
+        if is_news {
+            self.reader.wake();
+        }
+        Attended { is_driven, has_ended }
+    }
+
+    /// The driver was dropped before the end: its runtime is shutting down.
+    fn abandon(&self) {
+        let mut core = self.lock();
+        core.abort();
+        core.flush_and_settle(&mut Context::from_waker(Waker::noop()));
+        drop(core);
+        self.reader.wake();
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// What the transport's wake-ups do while a task other than the driver's waits in `recv`: that task
+/// reads for itself. If none waits, the driver reads ahead.
+impl Wake for Link {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        match self.reader.take() {
+            Some(reader) => reader.wake(),
+            None => self.wake_driver(),
+        }
+    }
+}
+
+struct Attended {
+    /// The transport is still there.
+    is_driven: bool,
+    /// The outcome has just become known.
+    has_ended: bool,
+}
+
+pin_project! {
+    /// The connection's one timer. It is set anew when it fires or must fire earlier, not when a message
+    /// moves the deadline to later.
+    struct Timer {
+        #[pin]
+        sleep: Option<Sleep>,
+    }
+}
+
+impl Timer {
+    /// Tells the connection if the timer has fired.
+    #[inline]
+    fn fire(self: Pin<&mut Self>, connection: &mut Connection) -> bool {
+        let fired = self.project().sleep.as_pin_mut().is_some_and(|sleep| sleep.is_elapsed());
+        if fired {
+            connection.handle_timeout(now());
+        }
+        fired
+    }
+
+    #[inline]
+    fn arm(self: Pin<&mut Self>, connection: &Connection, cx: &mut Context<'_>) {
+        let Some(due) = connection.poll_timeout() else { return };
+        let due = due.into();
+        let mut sleep = self.project().sleep;
+        match sleep.as_mut().as_pin_mut() {
+            Some(sleep) if !sleep.is_elapsed() && sleep.deadline() <= due => return,
+            Some(sleep) => sleep.reset(due),
+            None => sleep.set(Some(tokio::time::sleep_until(due))),
+        }
+        if sleep.as_pin_mut().is_some_and(|sleep| sleep.poll(cx).is_ready()) {
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+/// Where a handler's task finds the connection that the handler accepts.
+pub(crate) struct Seat {
+    state: Mutex<SeatState>,
+}
+
+enum SeatState {
+    /// The handler has not accepted yet; this is its task.
+    Vacant(Option<Waker>),
+    Taken(Arc<Link>),
+    /// The handler ended, and what it left behind may still accept: in a task of its own.
+    Orphaned,
+}
+
+impl Seat {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(SeatState::Vacant(None)) })
+    }
+
+    /// Gives the connection to the handler's task to drive.
+    pub(crate) fn take(&self, link: &Arc<Link>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *state {
+            SeatState::Vacant(waker) => {
+                if let Some(waker) = waker.take() {
+                    waker.wake();
+                }
+                *state = SeatState::Taken(Arc::clone(link));
+            }
+            SeatState::Taken(_) => {}
+            SeatState::Orphaned => spawn_driver(Arc::clone(link), None),
+        }
+    }
+
+    /// The connection, if the handler has accepted. An ended handler gives the seat up.
+    fn poll_taken(&self, cx: &Context<'_>, handler_ended: bool) -> Option<Arc<Link>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let SeatState::Taken(link) = &*state {
+            return Some(Arc::clone(link));
+        }
+        *state =
+            if handler_ended { SeatState::Orphaned } else { SeatState::Vacant(Some(cx.waker().clone())) };
+        None
+    }
+}
+
+/// Drives a connection in a task of its own.
+pub(crate) fn spawn_driver(link: Arc<Link>, registration: Option<Registration>) {
+    let driver: Driver<std::future::Pending<Result<()>>> =
+        Driver { handler: None, seat: None, link: Some(link), timer: Timer { sleep: None }, registration };
+    tokio::spawn(driver);
+}
+
+/// Runs a handler, and drives the connection that it accepts, in one task.
+pub(crate) fn spawn_handler<H>(handler: H, seat: Arc<Seat>, registration: Option<Registration>)
+where
+    H: Future<Output = Result<()>> + Send + 'static,
+{
+    tokio::spawn(Driver {
+        handler: Some(handler),
+        seat: Some(seat),
+        link: None,
+        timer: Timer { sleep: None },
+        registration,
+    });
+}
+
+pin_project! {
+    /// The task of a connection.
+    struct Driver<H> {
+        #[pin]
+        handler: Option<H>,
+        seat: Option<Arc<Seat>>,
+        link: Option<Arc<Link>>,
+        #[pin]
+        timer: Timer,
+        registration: Option<Registration>,
+    }
+
+    impl<H> PinnedDrop for Driver<H> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(link) = this.project().link {
+                link.abandon();
+            }
+        }
+    }
+}
+
+impl<H: Future<Output = Result<()>>> Future for Driver<H> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        loop {
+            if let Some(link) = this.link {
+                link.is_attended.store(true, Ordering::Relaxed);
+            }
+            let ended_with = poll_handler(this.handler.as_mut(), cx);
+            if ended_with.is_some() {
+                this.handler.set(None);
+            }
+            let handler_ended = this.handler.is_none();
+            if let Some(seat) = this.seat
+                && let Some(link) = seat.poll_taken(cx, handler_ended)
+            {
+                let _ = link.driver.set(cx.waker().clone());
+                if let Some(registration) = this.registration {
+                    registration.set_link(&link);
+                }
+                *this.link = Some(link);
+                *this.seat = None;
+            }
+            let Some(link) = this.link else {
+                return if handler_ended { Poll::Ready(()) } else { Poll::Pending };
+            };
+            if link.driver.get().is_none() {
+                let _ = link.driver.set(cx.waker().clone());
+            }
+            if let Some(Ended::Badly) = ended_with {
+                link.lock()
+                    .close(CloseFrame::new(CloseCode::INTERNAL_ERROR, "").ok().as_ref(), Initiator::User);
+            }
+            let attended = link.attend(cx, this.timer.as_mut());
+            if !attended.is_driven {
+                *this.registration = None;
+                if handler_ended {
+                    return Poll::Ready(());
+                }
+            }
+            if !attended.has_ended || handler_ended {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+/// How a handler ended.
+enum Ended {
+    Well,
+    /// With an error or a panic: the peer gets 1011, if it does not know better.
+    Badly,
+}
+
+fn poll_handler<H: Future<Output = Result<()>>>(
+    handler: Pin<&mut Option<H>>,
+    cx: &mut Context<'_>,
+) -> Option<Ended> {
+    let handler = handler.as_pin_mut()?;
+    match catch_unwind(AssertUnwindSafe(|| handler.poll(cx))) {
+        Ok(Poll::Pending) => None,
+        Ok(Poll::Ready(Ok(()))) => Some(Ended::Well),
+        Ok(Poll::Ready(Err(error))) => {
+            tracing::debug!(%error, "a handler ended with an error");
+            Some(Ended::Badly)
+        }
+        Err(_) => {
+            tracing::error!("a handler panicked; its connection is closed with 1011");
+            Some(Ended::Badly)
+        }
+    }
+}

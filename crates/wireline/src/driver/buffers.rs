@@ -1,0 +1,61 @@
+//! Buffers that the connections of a thread share, so that an idle connection owns none.
+
+use std::{cell::RefCell, collections::VecDeque};
+
+use crate::Message;
+
+/// What one read can bring.
+const READ_BUFFER: usize = 64 << 10;
+
+/// How many spare buffers a thread keeps. More than this are in use only when many peers do not read.
+const SPARES: usize = 16;
+
+/// A buffer that grew beyond this is given back to the system rather than kept.
+const KEEP_UP_TO: usize = 128 << 10;
+
+#[derive(Default)]
+struct Spares {
+    send: Vec<Vec<u8>>,
+    inboxes: Vec<VecDeque<Message>>,
+}
+
+thread_local! {
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into_boxed_slice());
+    static SPARE: RefCell<Spares> = RefCell::default();
+}
+
+/// Gives the thread's read buffer to `f`, which must not come back here.
+#[inline]
+pub(super) fn with_read_buffer<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
+    READ.with_borrow_mut(|buffer| f(buffer))
+}
+
+/// A buffer to encode into.
+#[inline]
+pub(super) fn take_send_buffer() -> Vec<u8> {
+    SPARE.with_borrow_mut(|spares| spares.send.pop()).unwrap_or_else(|| Vec::with_capacity(4 << 10))
+}
+
+#[inline]
+pub(super) fn keep_send_buffer(buffer: Vec<u8>) {
+    SPARE.with_borrow_mut(|spares| {
+        if spares.send.len() < SPARES && buffer.capacity() <= KEEP_UP_TO {
+            spares.send.push(buffer);
+        }
+    });
+}
+
+/// A queue for decoded messages.
+#[inline]
+pub(super) fn take_inbox() -> VecDeque<Message> {
+    SPARE.with_borrow_mut(|spares| spares.inboxes.pop()).unwrap_or_else(|| VecDeque::with_capacity(32))
+}
+
+#[inline]
+pub(super) fn keep_inbox(inbox: VecDeque<Message>) {
+    SPARE.with_borrow_mut(|spares| {
+        if spares.inboxes.len() < SPARES && inbox.capacity() * size_of::<Message>() <= KEEP_UP_TO {
+            spares.inboxes.push(inbox);
+        }
+    });
+}

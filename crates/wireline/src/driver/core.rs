@@ -1,0 +1,396 @@
+//! What a connection's driver and its handles share: the protocol, the transport, and who waits.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    sync::oneshot,
+};
+use wireline_proto::{CloseFrame, Connection, Event, Initiator, MessageKind};
+
+use super::{buffers, inbox::Inbox};
+use crate::{CloseEvent, Message, SendError, Utf8Bytes, transport::Transport};
+
+/// Slices of one vectored write. A burst of small frames is one slice; large payloads are one more each.
+const WRITE_SLICES: usize = 16;
+
+/// The clock of timers and of round trips: tokio's, which tests can stop.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// All that needs the lock.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own about one side of the connection"
+)]
+pub(crate) struct Core {
+    pub(super) connection: Connection,
+    transport: Option<Transport>,
+    inbox: Inbox,
+    /// Received bytes that are not decoded yet, since the inbox was full.
+    tail: Vec<u8>,
+    transport_error: Option<Box<io::Error>>,
+    outcome: Option<Box<CloseEvent>>,
+    waiters: Option<Box<Waiters>>,
+    /// The application waits in `recv` outside the driver's task: it reads, not the driver.
+    pub(super) is_reader_waiting: bool,
+    /// While the driver's task was polled, `recv` saw that there is nothing to read.
+    pub(super) is_read_exhausted: bool,
+    /// The `WebSocket` was dropped: nobody takes messages any more.
+    pub(super) is_reader_gone: bool,
+    /// The peer sends no more.
+    is_eof: bool,
+    /// Reading waits for the application; the protocol knows.
+    is_reading_paused: bool,
+    /// Written bytes may still wait in the transport's own buffer.
+    needs_flush: bool,
+    is_shut_down: bool,
+}
+
+/// Tasks that wait for something else than a message.
+#[derive(Default)]
+struct Waiters {
+    senders: Vec<Waker>,
+    closed: Vec<Waker>,
+    pings: Vec<PendingPing>,
+}
+
+struct PendingPing {
+    payload: [u8; 8],
+    sent: Instant,
+    answer: oneshot::Sender<Duration>,
+}
+
+impl Core {
+    pub(super) fn new(connection: Connection, transport: Transport) -> Self {
+        Self {
+            connection,
+            transport: Some(transport),
+            inbox: Inbox::default(),
+            tail: Vec::new(),
+            transport_error: None,
+            outcome: None,
+            waiters: None,
+            is_reader_waiting: false,
+            is_read_exhausted: false,
+            is_reader_gone: false,
+            is_eof: false,
+            is_reading_paused: false,
+            needs_flush: false,
+            is_shut_down: false,
+        }
+    }
+
+    /// Bytes that came in the same segment as the handshake.
+    pub(super) fn receive_first(&mut self, bytes: &[u8]) {
+        self.tail = bytes.to_vec();
+    }
+
+    pub(super) fn outcome(&self) -> Option<&CloseEvent> {
+        self.outcome.as_deref()
+    }
+
+    pub(super) fn is_driven(&self) -> bool {
+        self.transport.is_some()
+    }
+
+    // Receiving.
+
+    #[inline]
+    pub(super) fn take_message(&mut self) -> Option<Message> {
+        self.inbox.pop()
+    }
+
+    pub(super) fn has_message(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Nobody will take messages any more.
+    pub(super) fn drop_reader(&mut self) {
+        self.is_reader_gone = true;
+        self.is_reader_waiting = false;
+        self.inbox.clear();
+    }
+
+    /// Reads and decodes until the application has something to take, the read-ahead is full, or there
+    /// is nothing to read, which registers `cx`.
+    pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        while !self.is_paused() {
+            if self.poll_fill(cx).is_pending() {
+                return;
+            }
+        }
+        self.is_reading_paused = true;
+        self.connection.pause_receiving(true, now());
+    }
+
+    /// Whether reading waits for the application to take messages. Once this end is closing it does not:
+    /// messages that find no room are dropped, so that the closing handshake can complete.
+    fn is_paused(&self) -> bool {
+        self.inbox.is_full() && self.connection.is_open()
+    }
+
+    /// One read, decoded. `Ready` if anything came of it, be it the end.
+    #[inline]
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::take(&mut self.is_reading_paused) {
+            self.connection.pause_receiving(false, now());
+        }
+        if !self.tail.is_empty() {
+            let mut tail = std::mem::take(&mut self.tail);
+            self.decode(&mut tail);
+            return Poll::Ready(());
+        }
+        if self.is_eof || self.transport.is_none() {
+            return Poll::Pending;
+        }
+        let read = if self.connection.bulk_buffer().is_some() {
+            self.poll_read_bulk(cx)
+        } else {
+            self.poll_read(cx)
+        };
+        match read {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(1..)) => {}
+            Poll::Ready(Ok(0)) => self.handle_eof(),
+            Poll::Ready(Err(error)) => self.handle_transport_error(error),
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads into the thread's buffer, and decodes what came.
+    #[inline]
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        buffers::with_read_buffer(|buffer| {
+            let Some(transport) = &mut self.transport else { return Poll::Pending };
+            let mut free = ReadBuf::new(buffer);
+            std::task::ready!(Pin::new(transport).poll_read(cx, &mut free))?;
+            let count = free.filled().len();
+            self.decode(&mut buffer[..count]);
+            Poll::Ready(Ok(count))
+        })
+    }
+
+    /// Reads the rest of a large payload straight into its message.
+    fn poll_read_bulk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let (Some(transport), Some(mut bulk)) = (&mut self.transport, self.connection.bulk_buffer()) else {
+            return Poll::Pending;
+        };
+        let count = std::task::ready!(tokio_util::io::poll_read_buf(Pin::new(transport), cx, &mut bulk))?;
+        if let Some(event) = self.connection.receive_bulk(now()) {
+            self.handle_event(event);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn handle_eof(&mut self) {
+        self.is_eof = true;
+        self.connection.receive_eof();
+    }
+
+    #[inline]
+    fn decode(&mut self, mut input: &mut [u8]) {
+        let now = now();
+        while let Some(event) = self.connection.receive(&mut input, now) {
+            self.handle_event(event);
+            if self.is_paused() && !input.is_empty() {
+                self.tail = input.to_vec();
+                return;
+            }
+        }
+    }
+
+    #[inline]
+    fn handle_event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Message(_) if self.is_reader_gone || self.inbox.is_full() && !self.is_paused() => {}
+            Event::Message(message) => self.inbox.push(match message.kind() {
+                MessageKind::Text => Message::Text(Utf8Bytes::from_text_payload(message)),
+                MessageKind::Binary => Message::Binary(message.into_payload().into_bytes()),
+            }),
+            Event::Pong(payload) => self.handle_pong(payload.as_ref()),
+            Event::Ping(_) | Event::Closed(_) => {}
+        }
+    }
+
+    fn handle_pong(&mut self, payload: &[u8]) {
+        let Some(waiters) = &mut self.waiters else { return };
+        let Some(index) = waiters.pings.iter().position(|ping| ping.payload == payload) else { return };
+        let ping = waiters.pings.swap_remove(index);
+        let _ = ping.answer.send(now().saturating_duration_since(ping.sent));
+    }
+
+    // Sending.
+
+    /// Queues a message.
+    #[inline]
+    pub(super) fn send(&mut self, message: Message) -> Result<(), SendError> {
+        self.connection.lend_buffer(buffers::take_send_buffer);
+        match message {
+            Message::Text(text) => self.connection.send(MessageKind::Text, text.into())?,
+            Message::Binary(bytes) => self.connection.send(MessageKind::Binary, bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Queues a Ping whose Pong is told to `answer`.
+    pub(super) fn ping(
+        &mut self,
+        payload: [u8; 8],
+        answer: oneshot::Sender<Duration>,
+    ) -> Result<(), SendError> {
+        self.connection.ping(&payload)?;
+        let pings = &mut self.waiters.get_or_insert_default().pings;
+        pings.retain(|ping| !ping.answer.is_closed());
+        pings.push(PendingPing { payload, sent: now(), answer });
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self, frame: Option<&CloseFrame>, initiator: Initiator) {
+        self.connection.close(frame, initiator, now());
+    }
+
+    /// Writes what is queued, as far as the transport takes it; `cx` is registered where it does not.
+    #[inline]
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) {
+        if self.connection.pending_transmit() == 0 && !self.needs_flush {
+            return;
+        }
+        match self.poll_write(cx) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => {
+                if let Some(buffer) = self.connection.reclaim_buffer() {
+                    buffers::keep_send_buffer(buffer);
+                }
+            }
+            Poll::Ready(Err(error)) => self.handle_transport_error(error),
+        }
+        self.wake_senders();
+    }
+
+    #[inline]
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(transport) = &mut self.transport else { return Poll::Pending };
+        while self.connection.pending_transmit() > 0 {
+            let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+            let filled = self.connection.poll_transmit(&mut slices);
+            let written = match &slices[..filled] {
+                [single] => std::task::ready!(Pin::new(&mut *transport).poll_write(cx, single))?,
+                slices => std::task::ready!(Pin::new(&mut *transport).poll_write_vectored(cx, slices))?,
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.connection.handle_transmitted(written);
+        }
+        if transport.is_buffered() {
+            self.needs_flush = true;
+            std::task::ready!(Pin::new(transport).poll_flush(cx))?;
+            self.needs_flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether a sender should wait for the peer to read.
+    #[inline]
+    pub(super) fn is_above_high_water(&self) -> bool {
+        self.connection.pending_transmit() > self.connection.config().send_high_water
+    }
+
+    // The end.
+
+    fn handle_transport_error(&mut self, error: io::Error) {
+        self.connection.handle_transport_error();
+        self.transport_error.get_or_insert_with(|| Box::new(error));
+    }
+
+    /// Gives the connection up.
+    pub(super) fn abort(&mut self) {
+        self.connection.abort();
+        self.tail = Vec::new();
+    }
+
+    /// Writes what is queued and brings the end on its way, as far as it comes. Whether the outcome has
+    /// just become known.
+    #[inline]
+    pub(super) fn flush_and_settle(&mut self, cx: &mut Context<'_>) -> bool {
+        self.flush(cx);
+        if self.connection.is_open() {
+            return false;
+        }
+        let before = self.outcome.is_some();
+        self.settle(cx);
+        self.outcome.is_some() && !before
+    }
+
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        if self.needs_flush && !self.connection.is_finished() {
+            return;
+        }
+        if let Some(Event::Closed(closed)) = self.connection.poll_event() {
+            let error = self.transport_error.take().map(|error| *error);
+            self.outcome = Some(Box::new(CloseEvent::new(closed, error)));
+        }
+        if self.connection.is_shutdown_expected() && !self.is_shut_down {
+            self.shut_down(cx);
+        }
+        if self.connection.is_finished() {
+            self.transport = None;
+        }
+        self.wake_senders();
+        self.wake_closed();
+    }
+
+    /// Ends the sending side. The peer's end of file, which may have come before, is then the end of all.
+    fn shut_down(&mut self, cx: &mut Context<'_>) {
+        let Some(transport) = &mut self.transport else { return };
+        match Pin::new(transport).poll_shutdown(cx) {
+            Poll::Pending => return,
+            Poll::Ready(Ok(())) if !self.is_eof => {}
+            Poll::Ready(_) => self.connection.receive_eof(),
+        }
+        self.is_shut_down = true;
+    }
+
+    // Who waits.
+
+    pub(super) fn register_sender(&mut self, waker: &Waker) {
+        register(&mut self.waiters.get_or_insert_default().senders, waker);
+    }
+
+    pub(super) fn register_closed(&mut self, waker: &Waker) {
+        register(&mut self.waiters.get_or_insert_default().closed, waker);
+    }
+
+    #[inline]
+    fn wake_senders(&mut self) {
+        if let Some(waiters) = &mut self.waiters
+            && (self.connection.pending_transmit() <= self.connection.config().send_high_water
+                || !self.connection.is_open())
+        {
+            waiters.senders.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    fn wake_closed(&mut self) {
+        if self.outcome.is_some()
+            && let Some(mut waiters) = self.waiters.take()
+        {
+            waiters.closed.drain(..).for_each(Waker::wake);
+            waiters.senders.drain(..).for_each(Waker::wake);
+        }
+    }
+}
+
+/// Adds a waker, unless the same task is there already.
+fn register(wakers: &mut Vec<Waker>, waker: &Waker) {
+    if !wakers.iter().any(|known| known.will_wake(waker)) {
+        wakers.push(waker.clone());
+    }
+}

@@ -1,0 +1,187 @@
+//! Errors: a small one per operation, and one that takes them all for `?` in handlers.
+
+use std::io;
+
+use bytes::Bytes;
+use wireline_proto::{
+    CloseFrameError,
+    handshake::{InvalidProtocols, ProtocolNotOffered, ResponseError},
+};
+
+use crate::close::CloseEvent;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Any error of this crate, or one of the application's own: what a handler returns.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Accepting a request failed.
+    #[error(transparent)]
+    Accept(#[from] AcceptError),
+    /// Opening a connection failed.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection ended without a closing handshake.
+    #[error(transparent)]
+    Recv(#[from] RecvError),
+    /// A message could not be sent.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// A close code or reason that must not be sent.
+    #[error(transparent)]
+    Close(#[from] CloseFrameError),
+    /// Certificates or keys could not be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Listening failed, or an error of the application's own IO.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// An error of the application's own.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// Wraps an error of the application's own.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// A connection ended without a closing handshake, so messages may be missing.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the connection ended: {}", .0)]
+pub struct RecvError(pub(crate) Box<CloseEvent>);
+
+impl RecvError {
+    /// How it ended.
+    #[must_use]
+    pub fn close_event(&self) -> &CloseEvent {
+        &self.0
+    }
+}
+
+/// Why a message was not queued. It will not be sent, and the connection is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// Either end has begun to close, or the connection was lost. `closed()` says how it ends.
+    #[error("the connection is closing or closed")]
+    Closed,
+    /// The peer does not read as fast as this end sends, and the send cap is reached. Only the calls that
+    /// do not wait give this; `send` waits.
+    #[error("{buffered} bytes wait for the peer to read; the send cap does not allow more")]
+    Full {
+        /// Bytes queued.
+        buffered: usize,
+    },
+    /// A Ping or Pong with more than 125 bytes.
+    #[error("a Ping or Pong carries at most 125 bytes; this one has {0}")]
+    ControlPayloadTooBig(usize),
+}
+
+impl From<wireline_proto::SendError> for SendError {
+    fn from(error: wireline_proto::SendError) -> Self {
+        match error {
+            wireline_proto::SendError::ControlPayloadTooBig(len) => Self::ControlPayloadTooBig(len),
+            _ => Self::Closed,
+        }
+    }
+}
+
+/// Why accepting a request gave no connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcceptError {
+    /// The application's fault: the client did not offer this subprotocol. The client got a 400.
+    #[error(transparent)]
+    ProtocolNotOffered(#[from] ProtocolNotOffered),
+    /// The application's fault: a header that cannot be sent. The client got a 500.
+    #[error("the response header {0:?} is not valid, or is the handshake's own")]
+    InvalidHeader(String),
+    /// The client went away before the response reached it.
+    #[error("the client left before the handshake was done: {0}")]
+    ClientGone(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why no connection was opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The caller's fault: not a `ws:`, `wss:`, `http:` or `https:` URL with a host and no fragment.
+    #[error("{url:?} is not a WebSocket URL: {reason}")]
+    Url {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The caller's fault: a subprotocol that cannot be offered.
+    #[error(transparent)]
+    Protocols(#[from] InvalidProtocols),
+    /// The caller's fault: a header that cannot be sent, or that the handshake sets itself.
+    #[error("the request header {0:?} is not valid, or is the handshake's own")]
+    InvalidHeader(String),
+    /// The host's name could not be resolved.
+    #[error("the name {host:?} could not be resolved: {source}")]
+    Dns {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The host could not be reached, or nothing listens there.
+    #[error("no connection to {address}: {source}")]
+    Tcp {
+        /// Host and port, or the path of a Unix socket.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// TLS failed: most often a certificate that is not trusted, expired, or for another name.
+    #[error("TLS with {host} failed: {source}")]
+    Tls {
+        /// The host.
+        host: String,
+        /// What TLS said.
+        source: io::Error,
+    },
+    /// The server answered with another status than 101. It is all here: status, headers, and up to
+    /// 64 KiB of the body.
+    #[error("the server refused the WebSocket: {}", .0.status())]
+    Rejected(Box<http::Response<Bytes>>),
+    /// The server's 101 breaks the rules of the opening handshake.
+    #[error(transparent)]
+    Handshake(#[from] ResponseError),
+    /// The server did not speak HTTP, or hung up during the handshake.
+    #[error("the opening handshake failed: {0}")]
+    Http(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The handshake timeout passed.
+    #[error("the server did not complete the opening handshake in time")]
+    Timeout,
+    /// Certificates could not be used.
+    #[error(transparent)]
+    Certificates(#[from] TlsError),
+}
+
+/// Why certificates or keys could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file could not be read or is not PEM.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The certificate and the key do not go together, or one of them is not usable.
+    #[error("the certificate or key cannot be used: {0}")]
+    Certificate(#[from] rustls::Error),
+    /// The system has no trusted root certificates; give a CA file.
+    #[error("no trusted root certificates were found on this system; give a CA file")]
+    NoRoots,
+}

@@ -1,0 +1,267 @@
+//! A request for a WebSocket, which waits for the application's yes or no.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
+use wireline_proto::{Config, handshake::UpgradeRequest};
+
+use crate::{
+    AcceptError, Result, WebSocket,
+    driver::{Link, Opened, Seat},
+    transport::Transport,
+};
+
+/// A request that passed the opening handshake's checks and the server's origin rule. Accept it or
+/// reject it, once: both take it.
+///
+/// Dropped without an answer, the client gets a 500.
+///
+/// ```no_run
+/// use http::StatusCode;
+/// use wireline::{Request, Server};
+///
+/// # async fn example() -> wireline::Result<()> {
+/// Server::new()
+///     .on_request(|req: Request| async move {
+///         if req.path() != "/chat" {
+///             return req.reject(StatusCode::NOT_FOUND).await;
+///         }
+///         let mut ws = req.accept().protocol("echo-protocol").await?;
+///         ws.send("welcome").await?;
+///         Ok(())
+///     })
+///     .listen("127.0.0.1:8080")
+///     .await
+/// # }
+/// ```
+pub struct Request {
+    head: http::request::Parts,
+    upgrade: UpgradeRequest,
+    channel: Channel,
+}
+
+/// How an answer gets back to HTTP, and the connection to its driver.
+pub(crate) struct Channel {
+    pub(crate) answer: oneshot::Sender<Response<Bytes>>,
+    pub(crate) on_upgrade: OnUpgrade,
+    pub(crate) seat: Arc<Seat>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) remote_addr: Option<SocketAddr>,
+}
+
+impl Request {
+    pub(crate) fn new(head: http::request::Parts, upgrade: UpgradeRequest, channel: Channel) -> Self {
+        Self { head, upgrade, channel }
+    }
+
+    /// Path and query, as they were asked for.
+    #[must_use]
+    pub fn uri(&self) -> &Uri {
+        &self.head.uri
+    }
+
+    /// The path, percent-encoded as it came.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.head.uri.path()
+    }
+
+    /// What stands behind the `?`.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.head.uri.query()
+    }
+
+    /// All headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// The first header of this name, if it is text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.headers.get(name)?.to_str().ok()
+    }
+
+    /// The origin of the page that asks; `None` from programs that are no browsers.
+    #[must_use]
+    pub fn origin(&self) -> Option<&str> {
+        self.header(header::ORIGIN.as_str())
+    }
+
+    /// The host that was asked for.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.header(header::HOST.as_str()).unwrap_or_default()
+    }
+
+    /// The subprotocols on offer, the client's favourite first.
+    #[must_use]
+    pub fn protocols(&self) -> &[String] {
+        self.upgrade.protocols()
+    }
+
+    /// The client's address; `None` on a Unix socket.
+    #[must_use]
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.channel.remote_addr
+    }
+
+    /// Agrees to the connection: await the builder for the [`WebSocket`].
+    pub fn accept(self) -> Accept {
+        Accept { request: self, protocol: None, headers: HeaderMap::new(), invalid: None }
+    }
+
+    /// Refuses the connection with a status, such as 401, 403 or 404: await the builder to send it.
+    pub fn reject(self, status: StatusCode) -> Reject {
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = status;
+        Reject { request: self, response }
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("uri", &self.head.uri).finish_non_exhaustive()
+    }
+}
+
+/// An acceptance to be awaited; see [`Request::accept`].
+#[must_use = "the client gets no answer until it is awaited"]
+#[derive(Debug)]
+pub struct Accept {
+    request: Request,
+    protocol: Option<String>,
+    headers: HeaderMap,
+    invalid: Option<String>,
+}
+
+impl Accept {
+    /// Agrees to this subprotocol. If the client did not offer it, awaiting gives
+    /// [`AcceptError::ProtocolNotOffered`] and the client gets a 400.
+    pub fn protocol(mut self, protocol: impl Into<String>) -> Self {
+        self.protocol = Some(protocol.into());
+        self
+    }
+
+    /// Adds a header to the response, such as `Set-Cookie`. The handshake's own headers and values with
+    /// control characters are an error when this is awaited, and the client gets a 500.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        match parse_header(name, value) {
+            Some((name, value)) => {
+                self.headers.append(name, value);
+            }
+            None => self.invalid = Some(name.to_owned()),
+        }
+        self
+    }
+
+    async fn run(self) -> Result<WebSocket, AcceptError> {
+        let Request { upgrade, channel, .. } = self.request;
+        if let Some(name) = self.invalid {
+            return Err(AcceptError::InvalidHeader(name));
+        }
+        let (response, negotiated) = match upgrade.accept(self.protocol.as_deref()) {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                let mut response = Response::new(Bytes::from("the subprotocol is not served here\n"));
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+                let _ = channel.answer.send(response);
+                return Err(error.into());
+            }
+        };
+        let mut response = response.map(|()| Bytes::new());
+        response.headers_mut().extend(self.headers);
+        channel
+            .answer
+            .send(response)
+            .map_err(|_| AcceptError::ClientGone("the connection is closed".into()))?;
+        let upgraded = channel.on_upgrade.await.map_err(|error| AcceptError::ClientGone(error.into()))?;
+        let parts = upgraded
+            .downcast::<TokioIo<Transport>>()
+            .map_err(|_| AcceptError::ClientGone("the transport is not the server's own".into()))?;
+        let link = Link::new(Opened {
+            negotiated,
+            config: channel.config,
+            transport: parts.io.into_inner(),
+            first_bytes: parts.read_buf,
+            url: None,
+            remote_addr: channel.remote_addr,
+        });
+        let ws = WebSocket::new(Arc::clone(&link));
+        channel.seat.take(&link);
+        Ok(ws)
+    }
+}
+
+impl IntoFuture for Accept {
+    type Output = Result<WebSocket, AcceptError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+/// A refusal to be awaited; see [`Request::reject`].
+#[must_use = "the client gets no answer until it is awaited"]
+#[derive(Debug)]
+pub struct Reject {
+    request: Request,
+    response: Response<Bytes>,
+}
+
+impl Reject {
+    /// Says more to the client.
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        *self.response.body_mut() = body.into();
+        self
+    }
+
+    /// Adds a header, such as `Retry-After`. One that cannot be sent is left out.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        if let Some((name, value)) = parse_header(name, value) {
+            self.response.headers_mut().append(name, value);
+        }
+        self
+    }
+}
+
+impl IntoFuture for Reject {
+    type Output = Result<()>;
+    type IntoFuture = std::future::Ready<Result<()>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let _ = self.request.channel.answer.send(self.response);
+        std::future::ready(Ok(()))
+    }
+}
+
+/// A header that the application may set: valid, and not one of those that the handshake is made of.
+pub(crate) fn parse_header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+    const RESERVED: [HeaderName; 9] = [
+        header::UPGRADE,
+        header::CONNECTION,
+        header::SEC_WEBSOCKET_ACCEPT,
+        header::SEC_WEBSOCKET_KEY,
+        header::SEC_WEBSOCKET_VERSION,
+        header::SEC_WEBSOCKET_PROTOCOL,
+        header::SEC_WEBSOCKET_EXTENSIONS,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+    ];
+    let name: HeaderName = name.parse().ok()?;
+    let value: HeaderValue = value.parse().ok()?;
+    (!RESERVED.contains(&name)).then_some((name, value))
+}

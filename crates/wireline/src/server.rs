@@ -1,0 +1,285 @@
+//! The server: listens, speaks HTTP until a request asks for a WebSocket, and hands that to a handler.
+
+mod http1;
+mod listener;
+
+use std::{fmt, future::Future, io, net::ToSocketAddrs, path::Path, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use wireline_proto::{CloseCode, CloseFrame, Config};
+
+use self::listener::{Incoming, accept_loop};
+use crate::{
+    Request, Result, ServerTls,
+    driver::{Seat, spawn_handler},
+    origin::OriginRule,
+    registry::{Registration, Registry},
+};
+
+type OnRequest = Arc<dyn Fn(Request, Arc<Seat>, Registration) + Send + Sync>;
+type OnHttp = Arc<
+    dyn Fn(http::Request<Bytes>) -> Pin<Box<dyn Future<Output = http::Response<Bytes>> + Send>> + Send + Sync,
+>;
+
+/// A WebSocket server.
+///
+/// Every connection runs its handler in a task of its own. A handler that ends closes its connection:
+/// with 1000 after `Ok`, with 1011 after an error or a panic. Neither touches any other connection.
+///
+/// Browsers are let in from the host that they ask for; programs that are no browsers always. See
+/// [`origins`](Self::origins).
+///
+/// ```no_run
+/// use wireline::{Request, Server};
+///
+/// #[tokio::main]
+/// async fn main() -> wireline::Result<()> {
+///     Server::new()
+///         .on_request(|req: Request| async move {
+///             let mut ws = req.accept().protocol("echo-protocol").await?;
+///             while let Some(message) = ws.recv().await? {
+///                 ws.send(message).await?;
+///             }
+///             Ok(())
+///         })
+///         .listen("127.0.0.1:8080")
+///         .await
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Server {
+    options: Options,
+    registry: Arc<Registry>,
+    stop: watch::Sender<bool>,
+}
+
+#[derive(Clone)]
+struct Options {
+    config: Arc<Config>,
+    origins: OriginRule,
+    handshake_timeout: Duration,
+    tls: Option<ServerTls>,
+    on_request: Option<OnRequest>,
+    on_http: Option<OnHttp>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Server {
+    /// A server with the default limits, which answers every request with 404 until it is given a
+    /// handler.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            options: Options {
+                config: Arc::new(Config::server()),
+                origins: OriginRule::default(),
+                handshake_timeout: Duration::from_secs(10),
+                tls: None,
+                on_request: None,
+                on_http: None,
+            },
+            registry: Arc::default(),
+            stop: watch::Sender::new(false),
+        }
+    }
+
+    /// What to do with a request for a WebSocket that passed the handshake's checks and the origin rule.
+    #[must_use]
+    pub fn on_request<F, H>(mut self, handler: F) -> Self
+    where
+        F: Fn(Request) -> H + Send + Sync + 'static,
+        H: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.options.on_request = Some(Arc::new(move |request, seat, registration| {
+            spawn_handler(handler(request), seat, Some(registration));
+        }));
+        self
+    }
+
+    /// What to do with requests that do not ask for a WebSocket: they get a 404 otherwise. A body of
+    /// more than 64 KiB is answered with 413 before this is called.
+    #[must_use]
+    pub fn on_http<F, H>(mut self, handler: F) -> Self
+    where
+        F: Fn(http::Request<Bytes>) -> H + Send + Sync + 'static,
+        H: Future<Output = http::Response<Bytes>> + Send + 'static,
+    {
+        self.options.on_http = Some(Arc::new(move |request| Box::pin(handler(request))));
+        self
+    }
+
+    /// The limits and timers of its connections.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.options.config = Arc::new(config);
+        self
+    }
+
+    /// Lets in pages of these origins too, such as `https://app.example`. Pages of the host that was
+    /// asked for are always let in.
+    #[must_use]
+    pub fn origins<O: Into<String>>(mut self, origins: impl IntoIterator<Item = O>) -> Self {
+        self.options.origins = OriginRule::SameHostOr(origins.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Lets in the pages of anyone. Any web page that a user visits can then connect with the user's
+    /// cookies: safe only where nothing depends on who the user is, or where the handler checks
+    /// [`Request::origin`] itself.
+    #[must_use]
+    pub fn dangerous_any_origin(mut self) -> Self {
+        self.options.origins = OriginRule::Any;
+        self
+    }
+
+    /// How long TLS and then the head of a request may take each (10 s).
+    #[must_use]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.options.handshake_timeout = timeout;
+        self
+    }
+
+    /// Serves `wss://` with this certificate, and no `ws://`.
+    #[must_use]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.options.tls = Some(tls);
+        self
+    }
+
+    /// Listens on `addr` and serves until [`shutdown`](ServerHandle::shutdown), or for ever.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on. Errors of single connections do not end a server, nor does
+    /// running out of file descriptors.
+    pub async fn listen(self, addr: impl ToSocketAddrs) -> Result<()> {
+        self.bind(addr)?.serve().await;
+        Ok(())
+    }
+
+    /// Listens on `addr` and does not serve yet: to learn a port that the system chose, or to keep a
+    /// handle. A name with several addresses gets the first that works.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn bind(&self, addr: impl ToSocketAddrs) -> Result<Listener> {
+        let listener = std::net::TcpListener::bind(&*addr.to_socket_addrs()?.collect::<Vec<_>>())?;
+        listener.set_nonblocking(true)?;
+        Ok(self.listener(Incoming::Tcp(tokio::net::TcpListener::from_std(listener)?)))
+    }
+
+    /// Listens on a Unix socket at `path`, which must not exist.
+    ///
+    /// # Errors
+    /// When the path cannot be listened on.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[cfg(unix)]
+    pub fn bind_unix(&self, path: impl AsRef<Path>) -> Result<Listener> {
+        Ok(self.listener(Incoming::Unix(tokio::net::UnixListener::bind(path)?)))
+    }
+
+    /// Stops it, from anywhere.
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle { registry: Arc::clone(&self.registry), stop: self.stop.clone() }
+    }
+
+    fn listener(&self, incoming: Incoming) -> Listener {
+        Listener { server: self.clone(), incoming }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("config", &self.options.config)
+            .field("connections", &self.registry.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server that listens; see [`Server::bind`].
+#[derive(Debug)]
+pub struct Listener {
+    server: Server,
+    incoming: Incoming,
+}
+
+impl Listener {
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// On a Unix socket, which has no such address.
+    pub fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
+        self.incoming.local_addr()
+    }
+
+    /// Stops it, from anywhere.
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        self.server.handle()
+    }
+
+    /// Serves until [`shutdown`](ServerHandle::shutdown), or for ever. Dropped, it stops accepting;
+    /// connections go on.
+    pub async fn serve(self) {
+        accept_loop(self.incoming, self.server.options, self.server.registry, self.server.stop.subscribe())
+            .await;
+    }
+}
+
+/// Ends a server.
+#[derive(Clone)]
+pub struct ServerHandle {
+    registry: Arc<Registry>,
+    stop: watch::Sender<bool>,
+}
+
+/// How a shutdown went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were there when it began.
+    pub connections: usize,
+    /// Those of them that had to be cut at the deadline.
+    pub cut: usize,
+}
+
+impl ServerHandle {
+    /// How many connections there are, with those that their handler has not accepted yet.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.registry.len()
+    }
+
+    /// Stops accepting, closes every connection with 1001, waits up to `grace` for the closing
+    /// handshakes, and cuts what is left.
+    pub async fn shutdown(&self, grace: Duration) -> Drained {
+        let connections = self.registry.len();
+        self.stop.send_replace(true);
+        if let Ok(going_away) = CloseFrame::new(CloseCode::GOING_AWAY, "") {
+            self.registry.close_all(&going_away);
+        }
+        if tokio::time::timeout(grace, self.registry.emptied()).await.is_ok() {
+            return Drained { connections, cut: 0 };
+        }
+        let cut = self.registry.len();
+        self.registry.abort_all();
+        Drained { connections, cut }
+    }
+}
+
+impl fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerHandle").field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,87 @@
+//! Accepting transports, whatever goes wrong with single ones.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use super::{Options, http1};
+use crate::{registry::Registry, transport::Transport};
+
+/// How long to wait when the system has no more descriptors or memory: long enough for some to come
+/// free, short enough that nobody notices.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Tcp(tokio::net::TcpListener),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixListener),
+}
+
+impl Incoming {
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr(),
+            #[cfg(unix)]
+            Self::Unix(_) => Err(io::Error::other("a Unix socket has a path, not an address")),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Transport> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Transport::Tcp(stream))
+            }
+            #[cfg(unix)]
+            Self::Unix(listener) => Ok(Transport::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// Accepts until told to stop. No error ends it.
+pub(super) async fn accept_loop(
+    incoming: Incoming,
+    options: Options,
+    registry: Arc<Registry>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let options = Arc::new(options);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            accepted = incoming.accept() => accepted,
+        };
+        match accepted {
+            Ok(transport) => {
+                tokio::spawn(http1::serve(
+                    transport,
+                    Arc::clone(&options),
+                    Arc::clone(&registry),
+                    stop.clone(),
+                ));
+            }
+            Err(error) if is_of_one_connection(&error) => {
+                tracing::debug!(%error, "a connection was gone before it was accepted");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted; trying again");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Interrupted
+    )
+}

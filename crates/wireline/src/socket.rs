@@ -1,0 +1,230 @@
+//! The handle that any number of tasks send through.
+
+use std::{
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use wireline_proto::{CloseCode, CloseFrame, CloseFrameError};
+
+use crate::{CloseEvent, Message, SendError, driver::Link};
+
+/// A cheap clone of a connection's sending side: any number of tasks send through their own.
+///
+/// A [`WebSocket`](crate::WebSocket) is one too, so all of this can be called on it. The connection is
+/// closed with code 1000 when the last handle is dropped.
+///
+/// ```no_run
+/// # async fn example(ws: wireline::WebSocket) -> wireline::Result<()> {
+/// let socket = ws.socket();
+/// tokio::spawn(async move {
+///     socket.send("from another task").await?;
+///     let rtt = socket.ping().await?;
+///     println!("{rtt:?} there and back");
+///     Ok::<(), wireline::SendError>(())
+/// });
+/// # Ok(())
+/// # }
+/// ```
+pub struct Socket {
+    link: Arc<Link>,
+}
+
+/// What the browser calls `readyState`. A handle exists from `Open` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReadyState {
+    /// Messages can be sent.
+    Open,
+    /// Either end has begun to close, or the connection was lost.
+    Closing,
+    /// It is over; [`Socket::closed`] gives the outcome without waiting.
+    Closed,
+}
+
+impl Socket {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        link.add_handle();
+        Self { link }
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Sends a message. It is queued at once, unless more than the high-water mark (64 KiB) is still
+    /// unsent: then this waits for the peer to read. Messages of one task arrive in order.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] after either end began to close, or the connection was lost.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, nothing was sent; once ready, everything is queued.
+    #[inline]
+    pub fn send(&self, message: impl Into<Message>) -> SendMessage<'_> {
+        SendMessage { link: &self.link, message: Some(message.into()) }
+    }
+
+    /// Sends a message without waiting.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] when the send cap (1 MiB of unsent bytes) does not allow it, else as
+    /// [`send`](Self::send).
+    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+        self.link.try_send(message.into())
+    }
+
+    /// Pings the peer and waits for its Pong: the time there and back.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] when the connection is closing, or ends before the Pong comes.
+    ///
+    /// # Cancel safety
+    /// Dropped early, the Ping is sent and its Pong ignored.
+    pub async fn ping(&self) -> Result<Duration, SendError> {
+        self.link.ping()?.await.map_err(|_| SendError::Closed)
+    }
+
+    /// Sends a Pong that answers nothing: a sign of life that wants no reply (RFC 6455 section 5.5.3).
+    /// The peer's Pings are answered without it.
+    ///
+    /// # Errors
+    /// When `payload` has more than 125 bytes, or the connection is closing.
+    pub fn pong(&self, payload: &[u8]) -> Result<(), SendError> {
+        self.link.pong(payload)
+    }
+
+    /// Starts the closing handshake without a code, behind everything that was sent. Messages that the
+    /// peer sent before it answers are still received. [`closed`](Self::closed) waits for the outcome.
+    /// Without effect if either end has begun to close.
+    pub fn close(&self) {
+        self.link.close(None);
+    }
+
+    /// Starts the closing handshake with a code and a reason; otherwise as [`close`](Self::close).
+    ///
+    /// # Errors
+    /// Before a byte is sent, when the code must not be sent (1004, 1005, 1006, 1015, and what is not
+    /// 1000-1014 or 3000-4999), or the reason has more than 123 bytes.
+    pub fn close_with(
+        &self,
+        code: impl Into<CloseCode>,
+        reason: impl Into<String>,
+    ) -> Result<(), CloseFrameError> {
+        self.link.close(Some(&CloseFrame::new(code, reason)?));
+        Ok(())
+    }
+
+    /// Gives the connection up at once: no Close frame, unsent messages are lost.
+    pub fn abort(&self) {
+        self.link.abort();
+    }
+
+    /// Waits for the end of the connection. Messages must still be taken meanwhile, in this task or
+    /// another: a peer that sends more than the read-ahead (64 KiB) is not read any further otherwise,
+    /// and its Close frame is not seen.
+    ///
+    /// # Cancel safety
+    /// Can be dropped and called again.
+    pub async fn closed(&self) -> CloseEvent {
+        std::future::poll_fn(|cx| self.link.poll_closed(cx)).await
+    }
+
+    /// Bytes that were sent and not yet handed to the system, frame headers included.
+    #[must_use]
+    pub fn buffered_amount(&self) -> usize {
+        self.link.with_connection(wireline_proto::Connection::pending_transmit)
+    }
+
+    /// How far the connection is.
+    #[must_use]
+    pub fn ready_state(&self) -> ReadyState {
+        if self.link.is_closed() {
+            ReadyState::Closed
+        } else if self.link.with_connection(wireline_proto::Connection::is_open) {
+            ReadyState::Open
+        } else {
+            ReadyState::Closing
+        }
+    }
+
+    /// The subprotocol agreed on.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&str> {
+        self.link.protocol.as_deref()
+    }
+
+    /// The extensions agreed on, as they would stand in a header; empty if there are none.
+    #[must_use]
+    pub fn extensions(&self) -> &str {
+        ""
+    }
+
+    /// The URL that was connected to, with the default port left out. `None` on a server.
+    #[must_use]
+    pub fn url(&self) -> Option<&str> {
+        self.link.url.as_deref()
+    }
+
+    /// The peer's address; `None` on a Unix socket.
+    #[must_use]
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.link.remote_addr
+    }
+
+    /// The time from the last keepalive Ping to its Pong, if there was one.
+    #[must_use]
+    pub fn latency(&self) -> Option<Duration> {
+        self.link.with_connection(wireline_proto::Connection::latency)
+    }
+
+    /// A number that no other connection of this process has.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.link.id
+    }
+}
+
+impl Clone for Socket {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.link))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.link.drop_handle();
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket")
+            .field("id", &self.id())
+            .field("ready_state", &self.ready_state())
+            .field("remote_addr", &self.remote_addr())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The future of [`Socket::send`].
+#[derive(Debug)]
+#[must_use = "nothing is sent until it is awaited"]
+pub struct SendMessage<'s> {
+    link: &'s Arc<Link>,
+    message: Option<Message>,
+}
+
+impl Future for SendMessage<'_> {
+    type Output = Result<(), SendError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let link = self.link;
+        link.poll_send(cx, &mut self.message)
+    }
+}
