@@ -21,6 +21,7 @@ mod schedule;
 mod target;
 
 use std::{
+    error::Error,
     io::{self, Write as _},
     process::ExitCode,
     time::{Duration, Instant},
@@ -139,24 +140,23 @@ pub(crate) fn run(args: BenchArgs) -> ExitCode {
 }
 
 /// Runs the load and prints the report; whether all went well.
-fn measure(target: Target, plan: &Plan) -> Result<bool, String> {
+fn measure(target: Target, plan: &Plan) -> Result<bool, Box<dyn Error>> {
     let server = plan.pid.map(Process::new).transpose()?;
     let address = target.resolve()?;
     let resident_before = server.and_then(|server| server.resident().ok());
     let connections = usize::try_from(plan.connections).unwrap_or(usize::MAX);
-    let mut load = Load::new(target, address, plan.work(), plan.payload()).map_err(text)?;
+    let mut load = Load::new(target, address, plan.work(), plan.payload())?;
     load.open(connections)?;
     let mut report = plan.report();
-    let did_work = work(plan, &mut load, server, &mut report).map_err(text)?;
+    let did_work = work(plan, &mut load, server, &mut report)?;
     if let (Some(before), Some(server)) = (resident_before, server) {
-        let now = server.resident().map_err(|error| format!("the server is gone: {error}"))?;
-        report.memory(before, now, connections);
+        report.memory(before, server.resident()?, connections);
     }
-    let unanswered = load.drain().map_err(text)?;
+    let unanswered = load.drain()?;
     let is_well = did_work && unanswered == 0 && load.tally.faults == 0;
     plan.conclude(&mut report, &load, unanswered);
-    report.print(plan.json).map_err(text)?;
-    load.close_all().map_err(text)?;
+    report.print(plan.json)?;
+    load.close_all()?;
     Ok(is_well)
 }
 
@@ -247,11 +247,6 @@ impl Scenario {
             Self { .. } => Unit::Message,
         }
     }
-}
-
-/// An error as the terminal shows it.
-fn text(error: io::Error) -> String {
-    error.to_string()
 }
 
 /// Seconds, fractions allowed, up to a day.

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     match args.command {
         Command::Serve(args) => run(serve::run(args)),
         Command::Connect(args) => run(connect::run(args)),
-        Command::Bench(args) => bench::run(&args),
+        Command::Bench(args) => bench::run(args),
     }
 }
 

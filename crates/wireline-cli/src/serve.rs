@@ -71,10 +71,9 @@ async fn try_run(args: ServeArgs) -> Result<()> {
     let addr = listener.local_addr()?;
     eprintln!("listening on {}://{addr}/ (echo at {}://{addr}/, clock at /push)", schemes.0, schemes.1);
     let handle = listener.handle();
-    tokio::select! {
-        () = listener.serve() => {}
-        () = stop_signal() => drain(&handle).await,
-    }
+    tokio::spawn(listener.serve());
+    stop_signal().await;
+    drain(&handle).await;
     Ok(())
 }
 

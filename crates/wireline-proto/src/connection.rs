@@ -443,8 +443,7 @@ impl Connection {
         let initiator = match self.state {
             State::AwaitingPeerClose { initiator } => initiator,
             _ => {
-                let echo = frame.as_ref().map(|frame| CloseFrame::of(frame.code()));
-                self.push_close(echo.as_ref());
+                self.push_close(frame.as_ref());
                 Initiator::Remote
             }
         };

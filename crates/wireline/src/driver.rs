@@ -31,7 +31,7 @@ use pin_project_lite::pin_project;
 use tokio::{sync::oneshot, time::Sleep};
 use wireline_proto::{CloseCode, CloseFrame, Config, Connection, Initiator, Negotiated};
 
-use self::core::{Core, now};
+use self::core::{Core, Until, now};
 use crate::{
     CloseEvent, Message, RecvError, Result, SendError, entropy, registry::Registration, transport::Transport,
 };
@@ -141,7 +141,7 @@ impl Link {
                 let clean = outcome.was_clean;
                 return Poll::Ready(if clean { Ok(None) } else { Err(RecvError(Box::new(outcome.clone()))) });
             }
-            let filled = self.with_io_context(cx, is_driver, |cx| core.poll_fill(cx));
+            let filled = self.with_io_context(cx, is_driver, |cx| core.poll_fill(cx, Until::Message));
             if filled.is_pending() {
                 if is_driver {
                     core.is_read_exhausted = true;

@@ -26,10 +26,10 @@ use super::{
 };
 
 /// Reads take this much at once: small enough to stay in the second-level cache.
-const READ_BUFFER_LEN: usize = 256 * 1024;
+const READ_BUFFER_LEN: usize = 128 * 1024;
 
 /// Writes give this much at once: what is masked has to be still in the cache when the kernel copies it.
-const WRITE_BUFFER_LEN: usize = 128 * 1024;
+const WRITE_BUFFER_LEN: usize = 64 * 1024;
 
 /// The status code of a normal closure (section 7.4.1).
 const NORMAL_CLOSURE: [u8; 2] = 1000_u16.to_be_bytes();

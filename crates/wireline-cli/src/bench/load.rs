@@ -131,7 +131,8 @@ impl Load {
             }
             self.turn(&mut events, GLANCE).map_err(|error| error.to_string())?;
             if let Some(fault) = &self.tally.first_fault {
-                return Err(format!("connection {} of {count} failed: {fault}", self.opened + 1));
+                let url = self.target.url();
+                return Err(format!("{url}: connection {} of {count} failed: {fault}", self.opened + 1));
             }
             if self.opened > progress.0 {
                 progress = (self.opened, Instant::now());

@@ -1,8 +1,9 @@
 //! The messages that are sent, and the check of the answers.
 //!
-//! All messages have one size and one body, and begin with their sequence number in letters. So a message
-//! costs a copy of the body, an answer costs a comparison with it, and an answer that is lost, doubled or
-//! given to the wrong question is noticed.
+//! All messages of a run have one length. They begin with their sequence number in letters and go on with
+//! a pattern that is short enough to stay in the first-level cache, so that a message costs a copy and an
+//! answer a comparison, even one of megabytes; and an answer that is lost, doubled or given to the wrong
+//! question is noticed.
 
 use wireline_proto::{
     Opcode,
@@ -13,44 +14,46 @@ use wireline_proto::{
 /// How many bytes of a message its sequence number takes (less in shorter messages).
 const STAMP_LEN: usize = 8;
 
+/// After how many bytes messages repeat themselves.
+const PERIOD: usize = 8 * 1024;
+
 /// What text is made of: letters of one to four bytes, so that UTF-8 checks have work to do.
-const TEXT: &str =
-    "größer, schneller: wireline, провод, 線, €5, 𝄞, and then plain words for the rest of it. ";
+const TEXT: &str = "𝄞, 線, провод, and then plain words for the rest of it: wireline, schneller, größer €";
 
 /// The messages of one run.
 #[derive(Debug)]
 pub(super) struct Payload {
     opcode: Opcode,
-    /// The body, with room for the stamp at its start.
-    body: Vec<u8>,
+    len: usize,
     header_len: usize,
+    /// How much of a message the pattern does not reach: the stamp, and the rest of a letter it would cut.
+    start_len: usize,
+    /// What messages end with, twice over, so that a period lies in one piece wherever it begins.
+    pattern: Vec<u8>,
 }
 
 impl Payload {
     /// Valid UTF-8 of `len_bytes`.
     pub(super) fn text(len_bytes: usize) -> Self {
-        let mut body = "a".repeat(STAMP_LEN.min(len_bytes));
-        for letter in TEXT.chars().cycle() {
-            let left = len_bytes - body.len();
-            match left {
-                0 => break,
-                _ if letter.len_utf8() <= left => body.push(letter),
-                _ => body.push('.'),
-            }
-        }
-        Self::new(Opcode::Text, body.into_bytes())
+        let repeats = PERIOD / TEXT.len();
+        let period = ".".repeat(PERIOD - repeats * TEXT.len()) + &TEXT.repeat(repeats);
+        let is_letter_start =
+            |start_len: &usize| period.is_char_boundary((PERIOD - (len_bytes - start_len) % PERIOD) % PERIOD);
+        let start_len = (STAMP_LEN..len_bytes).find(is_letter_start).unwrap_or(len_bytes);
+        Self::new(Opcode::Text, len_bytes, start_len, period.as_bytes())
     }
 
     /// `len_bytes` bytes of every value.
     pub(super) fn binary(len_bytes: usize) -> Self {
-        Self::new(Opcode::Binary, (0..=u8::MAX).rev().cycle().take(len_bytes).collect())
+        let period: Vec<u8> = (0..=u8::MAX).cycle().take(PERIOD).collect();
+        Self::new(Opcode::Binary, len_bytes, STAMP_LEN.min(len_bytes), &period)
     }
 
-    fn new(opcode: Opcode, body: Vec<u8>) -> Self {
-        let mut header = FrameHeader::new(opcode, body.len() as u64);
+    fn new(opcode: Opcode, len: usize, start_len: usize, period: &[u8]) -> Self {
+        let mut header = FrameHeader::new(opcode, len as u64);
         header.mask = Some([0; 4]);
         let header_len = header.encode(&mut [0; MAX_HEADER_LEN]);
-        Self { opcode, body, header_len }
+        Self { opcode, len, header_len, start_len, pattern: period.repeat(2) }
     }
 
     /// What the messages are.
@@ -60,20 +63,20 @@ impl Payload {
 
     /// The length of each message.
     pub(super) fn len(&self) -> usize {
-        self.body.len()
+        self.len
     }
 
     /// The length of each frame.
     #[inline]
     pub(super) fn frame_len(&self) -> usize {
-        self.header_len + self.body.len()
+        self.header_len + self.len
     }
 
     /// Writes the frame of message `sequence` into `out`, from its byte `offset` on, as much as there is
     /// room for; returns how much that was.
     #[inline]
     pub(super) fn encode(&self, sequence: u64, key: MaskKey, offset: usize, out: &mut [u8]) -> usize {
-        let mut header = FrameHeader::new(self.opcode, self.body.len() as u64);
+        let mut header = FrameHeader::new(self.opcode, self.len as u64);
         header.mask = Some(key);
         let mut encoded = [0; MAX_HEADER_LEN];
         let header_len = header.encode(&mut encoded);
@@ -82,33 +85,60 @@ impl Payload {
             written = out.len().min(header_len - offset);
             out[..written].copy_from_slice(&encoded[offset..offset + written]);
         }
-        let body_offset = (offset + written).saturating_sub(header_len);
-        let body_len = (out.len() - written).min(self.body.len() - body_offset);
-        let body = &mut out[written..written + body_len];
-        self.copy(sequence, body_offset, body);
-        apply_mask(body, key, body_offset as u64);
+        let mut body_offset = (offset + written).saturating_sub(header_len);
+        let body_len = (out.len() - written).min(self.len - body_offset);
+        for piece in out[written..written + body_len].chunks_mut(PERIOD) {
+            self.copy(sequence, body_offset, piece);
+            apply_mask(piece, key, body_offset as u64);
+            body_offset += piece.len();
+        }
         written + body_len
     }
 
     /// Whether `bytes` are what message `sequence` has from byte `offset` on.
     #[inline]
-    pub(super) fn matches(&self, sequence: u64, offset: usize, bytes: &[u8]) -> bool {
-        let Some(expected) = self.body.get(offset..offset.saturating_add(bytes.len())) else { return false };
-        if offset >= STAMP_LEN {
-            return bytes == expected;
+    pub(super) fn matches(&self, sequence: u64, mut offset: usize, mut bytes: &[u8]) -> bool {
+        if bytes.len() > self.len.saturating_sub(offset) {
+            return false;
         }
-        let stamped = bytes.len().min(STAMP_LEN - offset);
-        bytes[..stamped] == stamp(sequence)[offset..offset + stamped]
-            && bytes[stamped..] == expected[stamped..]
+        if offset < self.start_len {
+            let start;
+            (start, bytes) = bytes.split_at(bytes.len().min(self.start_len - offset));
+            if start != &self.start(sequence)[offset..offset + start.len()] {
+                return false;
+            }
+            offset += start.len();
+        }
+        bytes.chunks(PERIOD).all(|piece| {
+            let is_equal = piece == self.pattern(offset, piece.len());
+            offset += piece.len();
+            is_equal
+        })
     }
 
+    /// Copies a piece of a message, a period at most.
     #[inline]
     fn copy(&self, sequence: u64, offset: usize, out: &mut [u8]) {
-        out.copy_from_slice(&self.body[offset..offset + out.len()]);
-        if offset < STAMP_LEN {
-            let stamped = out.len().min(STAMP_LEN - offset);
-            out[..stamped].copy_from_slice(&stamp(sequence)[offset..offset + stamped]);
+        out.copy_from_slice(self.pattern(offset, out.len()));
+        if offset < self.start_len {
+            let len = out.len().min(self.start_len - offset);
+            out[..len].copy_from_slice(&self.start(sequence)[offset..offset + len]);
         }
+    }
+
+    /// What the pattern has for a piece of a message, a period at most.
+    #[inline]
+    fn pattern(&self, offset: usize, len: usize) -> &[u8] {
+        let position = (offset + PERIOD - self.len % PERIOD) % PERIOD;
+        &self.pattern[position..position + len]
+    }
+
+    /// The bytes before the pattern; only `start_len` of them belong to the message.
+    #[inline]
+    fn start(&self, sequence: u64) -> [u8; STAMP_LEN + 3] {
+        let mut start = [b'.'; STAMP_LEN + 3];
+        start[..STAMP_LEN].copy_from_slice(&stamp(sequence));
+        start
     }
 }
 
@@ -137,20 +167,20 @@ mod tests {
 
     #[test]
     fn text_of_every_length_is_valid_utf8() {
-        for len_bytes in 0..300 {
+        for len_bytes in (0..300).chain(PERIOD - 20..PERIOD + 100) {
             let payload = Payload::text(len_bytes);
             let mut frame = vec![0; payload.frame_len()];
             assert_eq!(payload.encode(123, [1, 2, 3, 4], 0, &mut frame), frame.len());
             let (header, message) = decode(&frame);
             assert_eq!((header.opcode, header.fin, message.len()), (Opcode::Text, true, len_bytes));
             assert!(std::str::from_utf8(&message).is_ok());
-            assert_eq!(message.is_ascii(), len_bytes < 12, "{len_bytes}");
+            assert_eq!(message.is_ascii(), len_bytes < 11, "{len_bytes}");
         }
     }
 
     #[test]
     fn a_frame_in_pieces_equals_the_whole_frame() {
-        for payload in [Payload::binary(300), Payload::text(20), Payload::text(3), Payload::binary(70_000)] {
+        for payload in [Payload::binary(300), Payload::text(20), Payload::text(3), Payload::text(70_000)] {
             let mut whole = vec![0; payload.frame_len()];
             payload.encode(99, [9, 8, 7, 6], 0, &mut whole);
             for cut in (0..whole.len()).step_by(1 + whole.len() / 200) {
@@ -164,17 +194,23 @@ mod tests {
 
     #[test]
     fn an_answer_matches_its_own_message_only() {
-        let payload = Payload::text(40);
+        for payload in [Payload::text(40), Payload::binary(PERIOD + 9), Payload::text(3)] {
+            check_answers(&payload);
+        }
+    }
+
+    fn check_answers(payload: &Payload) {
         let mut frame = vec![0; payload.frame_len()];
         payload.encode(41, [5; 4], 0, &mut frame);
         let (_, mut message) = decode(&frame);
-        for cut in 0..=message.len() {
+        for cut in (0..=message.len()).step_by(1 + message.len() / 100) {
             let (start, end) = message.split_at(cut);
             assert!(payload.matches(41, 0, start) && payload.matches(41, cut, end), "{cut}");
         }
         assert!(!payload.matches(42, 0, &message));
         assert!(!payload.matches(41, 1, &message));
-        for at in 0..message.len() {
+        assert!(!payload.matches(41, 0, &[&message[..], b"a"].concat()));
+        for at in (0..message.len()).step_by(1 + message.len() / 100) {
             message[at] ^= 1;
             assert!(!payload.matches(41, 0, &message), "{at}");
             message[at] ^= 1;

@@ -40,6 +40,14 @@ pub struct UpgradeRequest {
 }
 
 impl UpgradeRequest {
+    /// Checks the Host header, which every HTTP/1.1 request must have once (RFC 9112 section 3.2).
+    ///
+    /// # Errors
+    /// When it is missing, repeated, or no host.
+    pub fn check_host<B>(request: &Request<B>) -> Result<(), RequestError> {
+        check_host(request.headers())
+    }
+
     /// Whether a request asks for a WebSocket at all. One that does not is plain HTTP's.
     #[must_use]
     pub fn is_upgrade<B>(request: &Request<B>) -> bool {
@@ -117,7 +125,10 @@ impl UpgradeRequest {
 /// One `Host`, as RFC 9112 section 3.2 demands of every HTTP/1.1 request.
 fn check_host(headers: &HeaderMap) -> Result<(), RequestError> {
     match single(headers, &header::HOST) {
-        Single::Value(_) => Ok(()),
+        Single::Value(host) => match http::uri::Authority::try_from(host) {
+            Ok(host) if !host.as_str().contains('@') => Ok(()),
+            _ => Err(RequestError::HostInvalid),
+        },
         Single::Missing => Err(RequestError::HostMissing),
         Single::Repeated => Err(RequestError::Repeated(header::HOST)),
     }
@@ -133,7 +144,8 @@ fn check_no_body(headers: &HeaderMap) -> Result<(), RequestError> {
 fn offered_protocols(headers: &HeaderMap) -> Result<Vec<String>, RequestError> {
     let mut protocols = Vec::new();
     for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
-        for item in items(value.as_bytes()) {
+        // Empty list elements are to be ignored (RFC 9110 section 5.6.1.2).
+        for item in items(value.as_bytes()).filter(|item| !item.is_empty()) {
             let name = std::str::from_utf8(item).ok().filter(|name| is_token(name.as_bytes()));
             let name = name.ok_or(RequestError::Protocols)?;
             if protocols.iter().any(|known| known == name) {
@@ -158,6 +170,9 @@ pub enum RequestError {
     /// No Host header.
     #[error("the Host header is missing")]
     HostMissing,
+    /// A Host header that is no host.
+    #[error("the Host header is not a host and port")]
+    HostInvalid,
     /// A header that must stand alone came more than once.
     #[error("the header {0} came more than once")]
     Repeated(HeaderName),
@@ -270,7 +285,7 @@ mod tests {
         ] {
             assert_eq!(check(changes), Ok(vec![]), "{changes:?}");
         }
-        let offers = ["a, B", "c"];
+        let offers = ["a, , B", "c"];
         assert_eq!(
             check(&[("sec-websocket-protocol", &offers)]),
             Ok(vec!["a".into(), "B".into(), "c".into()])
@@ -296,7 +311,9 @@ mod tests {
             (("content-length", &["1"]), E::Body, 400),
             (("content-length", &["0", "0"]), E::Body, 400),
             (("transfer-encoding", &["chunked"]), E::Body, 400),
-            (("sec-websocket-protocol", &["a,,b"]), E::Protocols, 400),
+            (("host", &["a b"]), E::HostInvalid, 400),
+            (("host", &["a@b"]), E::HostInvalid, 400),
+            (("host", &[""]), E::HostInvalid, 400),
             (("sec-websocket-protocol", &["a", "a"]), E::Protocols, 400),
             (("sec-websocket-protocol", &["a b"]), E::Protocols, 400),
         ] {

@@ -15,7 +15,7 @@ const KEEP_UP_TO: usize = 128 << 10;
 
 #[derive(Default)]
 struct Spares {
-    send: Vec<Vec<u8>>,
+    bytes: Vec<Vec<u8>>,
     inboxes: Vec<VecDeque<Message>>,
 }
 
@@ -30,17 +30,18 @@ pub(super) fn with_read_buffer<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
     READ.with_borrow_mut(|buffer| f(buffer))
 }
 
-/// A buffer to encode into.
+/// An empty buffer, to encode into or to keep unread bytes in.
 #[inline]
-pub(super) fn take_send_buffer() -> Vec<u8> {
-    SPARE.with_borrow_mut(|spares| spares.send.pop()).unwrap_or_else(|| Vec::with_capacity(4 << 10))
+pub(super) fn take_bytes() -> Vec<u8> {
+    SPARE.with_borrow_mut(|spares| spares.bytes.pop()).unwrap_or_else(|| Vec::with_capacity(4 << 10))
 }
 
 #[inline]
-pub(super) fn keep_send_buffer(buffer: Vec<u8>) {
+pub(super) fn keep_bytes(mut buffer: Vec<u8>) {
     SPARE.with_borrow_mut(|spares| {
-        if spares.send.len() < SPARES && buffer.capacity() <= KEEP_UP_TO {
-            spares.send.push(buffer);
+        if spares.bytes.len() < SPARES && buffer.capacity() <= KEEP_UP_TO {
+            buffer.clear();
+            spares.bytes.push(buffer);
         }
     });
 }

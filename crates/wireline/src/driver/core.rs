@@ -33,8 +33,12 @@ pub(crate) struct Core {
     pub(super) connection: Connection,
     transport: Option<Transport>,
     inbox: Inbox,
-    /// Received bytes that are not decoded yet, since the inbox was full.
+    /// Received bytes, of which those from `tail_at` on are not decoded yet: the application has a
+    /// message to answer first, or the inbox is full.
     tail: Vec<u8>,
+    tail_at: usize,
+    /// When the last bytes came.
+    received_at: Instant,
     transport_error: Option<Box<io::Error>>,
     outcome: Option<Box<CloseEvent>>,
     waiters: Option<Box<Waiters>>,
@@ -74,6 +78,8 @@ impl Core {
             transport: Some(transport),
             inbox: Inbox::default(),
             tail: Vec::new(),
+            tail_at: 0,
+            received_at: now(),
             transport_error: None,
             outcome: None,
             waiters: None,
@@ -118,11 +124,11 @@ impl Core {
         self.inbox.clear();
     }
 
-    /// Reads and decodes until the application has something to take, the read-ahead is full, or there
-    /// is nothing to read, which registers `cx`.
+    /// While the application is busy: reads and decodes until the read-ahead is full or there is nothing
+    /// to read, which registers `cx`.
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) {
         while !self.is_paused() {
-            if self.poll_fill(cx).is_pending() {
+            if self.poll_fill(cx, Until::Full).is_pending() {
                 return;
             }
         }
@@ -136,15 +142,14 @@ impl Core {
         self.inbox.is_full() && self.connection.is_open()
     }
 
-    /// One read, decoded. `Ready` if anything came of it, be it the end.
+    /// Decodes what is there, or reads once. `Ready` if anything came of it, be it the end.
     #[inline]
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<()> {
         if std::mem::take(&mut self.is_reading_paused) {
             self.connection.pause_receiving(false, now());
         }
         if !self.tail.is_empty() {
-            let mut tail = std::mem::take(&mut self.tail);
-            self.decode(&mut tail);
+            self.decode_tail(until);
             return Poll::Ready(());
         }
         if self.is_eof || self.transport.is_none() {
@@ -153,7 +158,7 @@ impl Core {
         let read = if self.connection.bulk_buffer().is_some() {
             self.poll_read_bulk(cx)
         } else {
-            self.poll_read(cx)
+            self.poll_read(cx, until)
         };
         match read {
             Poll::Pending => return Poll::Pending,
@@ -166,13 +171,18 @@ impl Core {
 
     /// Reads into the thread's buffer, and decodes what came.
     #[inline]
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<io::Result<usize>> {
         buffers::with_read_buffer(|buffer| {
             let Some(transport) = &mut self.transport else { return Poll::Pending };
             let mut free = ReadBuf::new(buffer);
             std::task::ready!(Pin::new(transport).poll_read(cx, &mut free))?;
             let count = free.filled().len();
-            self.decode(&mut buffer[..count]);
+            self.received_at = now();
+            let left = self.decode(&mut buffer[..count], until);
+            if left > 0 {
+                self.tail = buffers::take_bytes();
+                self.tail.extend_from_slice(&buffer[count - left..count]);
+            }
             Poll::Ready(Ok(count))
         })
     }
@@ -183,7 +193,8 @@ impl Core {
             return Poll::Pending;
         };
         let count = std::task::ready!(tokio_util::io::poll_read_buf(Pin::new(transport), cx, &mut bulk))?;
-        if let Some(event) = self.connection.receive_bulk(now()) {
+        self.received_at = now();
+        if let Some(event) = self.connection.receive_bulk(self.received_at) {
             self.handle_event(event);
         }
         Poll::Ready(Ok(count))
@@ -194,16 +205,32 @@ impl Core {
         self.connection.receive_eof();
     }
 
+    fn decode_tail(&mut self, until: Until) {
+        let mut tail = std::mem::take(&mut self.tail);
+        let left = self.decode(&mut tail[self.tail_at..], until);
+        if left > 0 {
+            self.tail_at = tail.len() - left;
+            self.tail = tail;
+        } else {
+            self.tail_at = 0;
+            buffers::keep_bytes(tail);
+        }
+    }
+
+    /// Decodes from the front of `input`; how many bytes are left.
     #[inline]
-    fn decode(&mut self, mut input: &mut [u8]) {
-        let now = now();
-        while let Some(event) = self.connection.receive(&mut input, now) {
+    fn decode(&mut self, mut input: &mut [u8], until: Until) -> usize {
+        while let Some(event) = self.connection.receive(&mut input, self.received_at) {
             self.handle_event(event);
-            if self.is_paused() && !input.is_empty() {
-                self.tail = input.to_vec();
-                return;
+            let enough = match until {
+                Until::Message => self.has_message(),
+                Until::Full => self.is_paused(),
+            };
+            if enough {
+                break;
             }
         }
+        input.len()
     }
 
     #[inline]
@@ -231,7 +258,7 @@ impl Core {
     /// Queues a message.
     #[inline]
     pub(super) fn send(&mut self, message: Message) -> Result<(), SendError> {
-        self.connection.lend_buffer(buffers::take_send_buffer);
+        self.connection.lend_buffer(buffers::take_bytes);
         match message {
             Message::Text(text) => self.connection.send(MessageKind::Text, text.into())?,
             Message::Binary(bytes) => self.connection.send(MessageKind::Binary, bytes)?,
@@ -266,7 +293,7 @@ impl Core {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => {
                 if let Some(buffer) = self.connection.reclaim_buffer() {
-                    buffers::keep_send_buffer(buffer);
+                    buffers::keep_bytes(buffer);
                 }
             }
             Poll::Ready(Err(error)) => self.handle_transport_error(error),
@@ -314,6 +341,7 @@ impl Core {
     pub(super) fn abort(&mut self) {
         self.connection.abort();
         self.tail = Vec::new();
+        self.tail_at = 0;
     }
 
     /// Writes what is queued and brings the end on its way, as far as it comes. Whether the outcome has
@@ -386,6 +414,16 @@ impl Core {
             waiters.senders.drain(..).for_each(Waker::wake);
         }
     }
+}
+
+/// How far to decode.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Until {
+    /// To the next message: the application waits for it, and what it answers goes out before anything
+    /// that the frames behind it bring about, such as a Close frame.
+    Message,
+    /// As far as the read-ahead allows.
+    Full,
 }
 
 /// Adds a waker, unless the same task is there already.

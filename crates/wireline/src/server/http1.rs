@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{oneshot, watch};
-use wireline_proto::handshake::{RequestError, UpgradeRequest};
+use wireline_proto::handshake::UpgradeRequest;
 
 use super::Options;
 use crate::{
@@ -162,10 +162,10 @@ async fn upgrade(
 
 /// A request that does not ask for a WebSocket.
 async fn plain(request: hyper::Request<Incoming>, options: &Options) -> Response<Bytes> {
-    if request.headers().get_all(header::HOST).iter().count() != 1
-        && request.version() >= http::Version::HTTP_11
+    if request.version() >= http::Version::HTTP_11
+        && let Err(error) = UpgradeRequest::check_host(&request)
     {
-        return RequestError::HostMissing.response().map(Bytes::from);
+        return error.response().map(Bytes::from);
     }
     let Some(on_http) = &options.on_http else {
         if matches!(*request.method(), Method::GET | Method::HEAD) {

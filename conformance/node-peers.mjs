@@ -1,0 +1,214 @@
+#!/usr/bin/env node
+// wireline and Node's two WebSocket libraries, each as client and as server of the other: the
+// tutorial's server and client on npm `websocket`, and npm `ws`.
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, readFileSync } from "node:fs";
+import https from "node:https";
+import path from "node:path";
+import WebSocket, { WebSocketServer } from "ws";
+import { check, checkEqual, finish, group, waitFor } from "./harness.mjs";
+import { here, peerClient, reports, run, serve, start, startServer, wireline } from "./harness.mjs";
+import tutorial from "./tutorial/client.js";
+
+const LINES = "My name is John\nGrüße, 世界 👋\n";
+const ECHO = ["-s", "echo-protocol"];
+
+// What `wireline connect --help` says of its exit status.
+const CLEAN = 0;
+const CLEAN_WITH_ANOTHER_CODE = 1;
+const NO_CONNECTION = 3;
+const LOST = 4;
+
+// --- wireline as the client --------------------------------------------------------------------
+
+await group("tutorial server", async () => {
+  const env = { ...process.env, PORT: "0" };
+  const script = path.join(here, "tutorial", "server.js");
+  const server = await startServer("node-peers/tutorial-server.log", process.execPath, [script], { env });
+  const url = `ws://127.0.0.1:${server.port}/`;
+
+  const text = await run("node-peers/tutorial-connect.log", wireline, ["connect", url, ...ECHO], LINES);
+  checkEqual("tutorial server: `connect` prints the echo of its lines", text.stdout, LINES);
+  checkEqual("tutorial server: `connect` ends with 0", text.status, CLEAN);
+  check("tutorial server: it got the text", server.output.includes("Received Message: My name is John"));
+  check("tutorial server: closed with 1000", await waitFor(() => server.output.includes("Closed with 1000")));
+
+  const binary = await run("node-peers/tutorial-peer-client.log", peerClient, [url, "echo-protocol"]);
+  checkEqual("tutorial server: text and binary to and fro from a program", binary.status, 0);
+  check("tutorial server: it got the bytes", server.output.includes("Received Binary Message of 300 bytes"));
+  // It answers any code with 1000, so what it was told shows on its side only.
+  check("tutorial server: closed with 4001 done", await waitFor(() => server.output.includes("Closed with 4001 done")));
+
+  // The tutorial's server accepts `echo-protocol` unasked, and falls over it: the client is told no.
+  const unasked = await run("node-peers/tutorial-no-protocol.log", wireline, ["connect", url], LINES);
+  checkEqual("tutorial server: without the subprotocol `connect` fails", unasked.status, NO_CONNECTION);
+  await server.stop();
+});
+
+// A `ws` server that echoes, and what it saw of its last connection.
+async function wsServer(httpsServer) {
+  const seen = { texts: [], binaries: [] };
+  const handleProtocols = (offered) => (offered.has("echo-protocol") ? "echo-protocol" : false);
+  const where = httpsServer ? { server: httpsServer } : { host: "127.0.0.1", port: 0 };
+  const server = new WebSocketServer({ handleProtocols, ...where });
+  server.on("connection", (socket, request) => {
+    const { protocol } = socket;
+    Object.assign(seen, { texts: [], binaries: [], close: null, protocol, headers: request.headers });
+    if (request.url === "/push-and-leave") {
+      socket.send("pushed");
+      socket.close(4002, "enough");
+    }
+    if (request.url === "/die") socket.terminate();
+    socket.on("error", (error) => (seen.error = error.message));
+    socket.on("close", (code, reason) => (seen.close = [code, reason.toString()]));
+    socket.on("message", (data, isBinary) => {
+      isBinary ? seen.binaries.push(data) : seen.texts.push(data.toString());
+      socket.send(data, { binary: isBinary });
+    });
+  });
+  if (!httpsServer) await once(server, "listening");
+  return { seen, server, port: server.address().port };
+}
+
+await group("ws server", async () => {
+  const { seen, server, port } = await wsServer();
+  const url = `ws://127.0.0.1:${port}`;
+  const connect = (name, args) => run(`node-peers/ws-${name}.log`, wireline, ["connect", ...args], LINES);
+
+  const text = await connect("connect", [`${url}/`, ...ECHO, "-H", "X-Greeting: good day"]);
+  checkEqual("ws server: `connect` prints the echo of its lines", text.stdout, LINES);
+  checkEqual("ws server: `connect` ends with 0", text.status, CLEAN);
+  checkEqual("ws server: subprotocol", seen.protocol, "echo-protocol");
+  checkEqual("ws server: header", seen.headers["x-greeting"], "good day");
+  await waitFor(() => seen.close);
+  checkEqual("ws server: close", seen.close?.[0], 1000);
+
+  const plain = await connect("no-protocol", [`${url}/`]);
+  checkEqual("ws server: no subprotocol", [plain.status, plain.stdout, seen.protocol], [CLEAN, LINES, ""]);
+
+  const binary = await run("node-peers/ws-peer-client.log", peerClient, [`${url}/`, "echo-protocol"]);
+  checkEqual("ws server: text and binary to and fro from a program", binary.status, 0);
+  await waitFor(() => seen.close);
+  checkEqual("ws server: text", seen.texts, ["My name is John"]);
+  checkEqual("ws server: bytes", seen.binaries.map((data) => data.length), [300]);
+  checkEqual("ws server: close code and reason", seen.close, [4001, "done"]);
+  check("ws server: the program prints the close it was answered", /4001.*done/s.test(binary.output));
+
+  // stdin stays open here: it is the server that leaves.
+  const left = await untilLeft("ws-left.log", `${url}/push-and-leave`);
+  checkEqual("ws server: a push and a close by the server", [left.status, left.stdout], [1, "pushed\n"]);
+  check("ws server: `connect` says the code and reason", /4002.*enough/s.test(left.output));
+
+  const died = await untilLeft("ws-died.log", `${url}/die`);
+  checkEqual("ws server: gone without a Close, `connect` fails", died.status, LOST);
+  server.close();
+  await once(server, "close");
+  const nobody = await connect("nobody", [`${url}/`]);
+  checkEqual("nobody listens: `connect` fails", nobody.status, NO_CONNECTION);
+});
+
+// `connect` with stdin left open, until it ends of itself.
+async function untilLeft(log, url) {
+  const client = start(`node-peers/${log}`, wireline, ["connect", url]);
+  await waitFor(() => client.status !== null);
+  return client;
+}
+
+// --- wireline as the server --------------------------------------------------------------------
+
+await group("wireline serve", async () => {
+  const server = await serve("node-peers/wireline.log");
+  const url = `ws://127.0.0.1:${server.port}`;
+  for (const [name, client] of Object.entries(tutorial)) {
+    for (const protocol of ["echo-protocol", undefined]) {
+      checkEqual(`websocket client ${name}, ${protocol ?? "no subprotocol"}`, await client(`${url}/`, protocol), {
+        text: "My name is John",
+        binary: true,
+        close: { code: 4001, reason: "done" },
+        protocol: protocol ?? null,
+      });
+    }
+  }
+  const { error } = await tutorial.viaPackageApi(`${url}/nothing`);
+  check("websocket client: elsewhere 404", /404/.test(error ?? ""), error?.split("\n")[0]);
+
+  for (const protocol of ["echo-protocol", undefined]) {
+    await wsClient(`ws client, ${protocol ?? "no subprotocol"}`, `${url}/`, protocol);
+  }
+  const lost = new WebSocket(`${url}/nothing`);
+  const [failure] = await once(lost, "error");
+  check("ws client: elsewhere 404", /404/.test(failure.message), failure.message);
+
+  const pushed = new WebSocket(`${url}/push`);
+  const clock = [];
+  pushed.on("message", (data) => clock.push(data.toString()));
+  pushed.on("error", () => {});
+  await waitFor(() => clock.length >= 2);
+  check("ws client: /push pushes unasked", clock.length >= 2 && clock[0] !== clock[1], clock.slice(0, 2).join(", "));
+  pushed.close();
+  await server.stop();
+});
+
+async function wsClient(name, url, protocol, options = {}) {
+  const socket = new WebSocket(url, protocol, options);
+  const messages = [];
+  socket.on("message", (data, isBinary) => messages.push(isBinary ? data.length : data.toString()));
+  await once(socket, "open");
+  checkEqual(`${name}: agreed`, socket.protocol, protocol ?? "");
+  const pong = once(socket, "pong");
+  socket.ping("are you there");
+  checkEqual(`${name}: pong`, (await pong)[0].toString(), "are you there");
+  // The last is longer than any read, and still within a server's default limit.
+  const sizes = [0, 125, 126, 65535, 65536, 1024 * 1024];
+  socket.send("My name is John");
+  for (const size of sizes) socket.send(Buffer.alloc(size, 7));
+  await waitFor(() => messages.length > sizes.length);
+  checkEqual(`${name}: text and binary echoed`, messages, ["My name is John", ...sizes]);
+  // `ws` reports what the peer's Close says, not what it said itself.
+  const closed = once(socket, "close");
+  socket.close(4001, "done");
+  const [code, reason] = await closed;
+  checkEqual(`${name}: close code and reason come back`, [code, reason.toString()], [4001, "done"]);
+}
+
+// --- TLS, both ways ----------------------------------------------------------------------------
+
+await group("TLS", async () => {
+  const { ca, cert, key } = certificates(path.join(reports, "node-peers", "tls"));
+  const secure = await serve("node-peers/wireline-tls.log", "--tls-cert", cert, "--tls-key", key);
+  await wsClient("ws client, wss", `wss://localhost:${secure.port}/`, "echo-protocol", { ca: readFileSync(ca) });
+  await secure.stop();
+
+  const server = https.createServer({ cert: readFileSync(cert), key: readFileSync(key) });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = await wsServer(server);
+  const connect = (url, ...args) => run("node-peers/connect-tls.log", wireline, ["connect", url, ...args], LINES);
+  const good = await connect(`wss://localhost:${port}/`, "--ca", ca);
+  checkEqual("ws server, wss: lines echoed", [good.status, good.stdout], [CLEAN, LINES]);
+  const unknown = await connect(`wss://localhost:${port}/`);
+  checkEqual("ws server, wss: a certificate nobody vouches for is refused", unknown.status, NO_CONNECTION);
+  // The certificate is for localhost, not for the address.
+  const misnamed = await connect(`wss://127.0.0.1:${port}/`, "--ca", ca);
+  checkEqual("ws server, wss: a certificate for another name is refused", misnamed.status, NO_CONNECTION);
+  server.closeAllConnections();
+  server.close();
+});
+
+// A certificate authority of our own, and a certificate for localhost that it vouches for.
+function certificates(directory) {
+  mkdirSync(directory, { recursive: true });
+  const file = (name) => path.join(directory, name);
+  const openssl = (...args) => execFileSync("openssl", args, { stdio: "pipe" });
+  const fresh = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+  openssl("req", "-x509", ...fresh, "-subj", "/CN=wireline test CA", "-keyout", file("ca.key"), "-out", file("ca.pem"));
+  openssl(
+    ...["req", "-x509", ...fresh, "-subj", "/CN=localhost", "-keyout", file("key.pem"), "-out", file("cert.pem")],
+    ...["-CA", file("ca.pem"), "-CAkey", file("ca.key")],
+    ...["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"],
+  );
+  return { ca: file("ca.pem"), cert: file("cert.pem"), key: file("key.pem") };
+}
+
+await finish();

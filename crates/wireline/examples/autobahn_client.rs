@@ -1,0 +1,38 @@
+//! The client that Autobahn's fuzzing server examines: it echoes in every case, and asks for the report
+//! at the end. Give the server's URL.
+
+use wireline::{Config, Result, connect};
+
+const AGENT: &str = "wireline";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let server = std::env::args().nth(1).unwrap_or_else(|| "ws://127.0.0.1:9001".into());
+    let mut ws = connect(format!("{server}/getCaseCount")).await?;
+    let count = ws.recv().await?;
+    let count: u32 = count
+        .as_ref()
+        .and_then(|count| count.as_text()?.parse().ok())
+        .ok_or_else(|| wireline::Error::other(format!("the case count is {count:?}")))?;
+    drop(ws);
+    for case in 1..=count {
+        echo(&format!("{server}/runCase?case={case}&agent={AGENT}")).await?;
+    }
+    let mut ws = connect(format!("{server}/updateReports?agent={AGENT}")).await?;
+    while let Ok(Some(_)) = ws.recv().await {}
+    println!("ran {count} cases");
+    Ok(())
+}
+
+/// One case. However it ends, the server judges it.
+async fn echo(url: &str) -> Result<()> {
+    let config = Config::client().keepalive(None);
+    let mut ws = connect(url).config(config).await?;
+    while let Ok(Some(message)) = ws.recv().await {
+        if ws.send(message).await.is_err() {
+            break;
+        }
+    }
+    ws.closed().await;
+    Ok(())
+}
