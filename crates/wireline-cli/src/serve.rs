@@ -1,9 +1,10 @@
 //! `wireline serve`: an echo server with a page to meet it by.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration, time::Instant};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration, time::Instant};
 
 use http::StatusCode;
 use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use wireline::{CloseEvent, Config, Request, Result, Server, ServerHandle, ServerTls, WebSocket};
 
 use crate::{page, size};
@@ -68,36 +69,44 @@ async fn try_run(args: ServeArgs) -> Result<()> {
         server = server.origins(args.origin);
     }
     let listener = server.bind(args.addr)?;
+    // Before anyone is told that it listens, so that no signal is missed.
+    let mut signals = Signals::new()?;
     let addr = listener.local_addr()?;
     eprintln!("listening on {}://{addr}/ (echo at {}://{addr}/, clock at /push)", schemes.0, schemes.1);
     let handle = listener.handle();
     tokio::spawn(listener.serve());
-    stop_signal().await;
-    drain(&handle).await;
+    signals.next().await;
+    drain(&handle, &mut signals).await;
     Ok(())
 }
 
-/// Ctrl-C or SIGTERM.
-async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        let _ = tokio::signal::ctrl_c().await;
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+/// Ctrl-C and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
 /// Closes every connection; a second signal does not wait.
-async fn drain(handle: &ServerHandle) {
+async fn drain(handle: &ServerHandle, signals: &mut Signals) {
     eprintln!("closing {} connections with 1001 going away", handle.connections());
     tokio::select! {
         drained = handle.shutdown(GRACE) => {
             eprintln!("closed {}, cut {}", drained.connections - drained.cut, drained.cut);
         }
-        () = stop_signal() => eprintln!("cut {}", handle.connections()),
+        () = signals.next() => eprintln!("cut {}", handle.connections()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The state machine of one connection: bytes, time and commands in; events, bytes and a deadline out.
 
+mod keepalive;
 mod receive;
 mod send_queue;
 mod state;
@@ -8,7 +9,12 @@ use std::{io::IoSlice, sync::Arc, time::Duration, time::Instant};
 
 use bytes::Bytes;
 
-use self::{receive::Receiver, send_queue::SendQueue, state::State};
+use self::{
+    keepalive::{Verdict, Watch},
+    receive::Receiver,
+    send_queue::SendQueue,
+    state::State,
+};
 use crate::{
     CloseCode, CloseFrame, Config, Event, MessageKind, Negotiated, Opcode, Role, SendError,
     error::ProtocolError,
@@ -39,14 +45,11 @@ pub struct Connection {
     receiver: Receiver,
     queue: SendQueue,
     deferred_pong: Option<Box<[u8]>>,
-    /// When anything was last received.
-    heard: Instant,
-    /// When the keepalive Ping that waits for a sign of life was sent.
-    pinged: Option<Instant>,
+    watch: Watch,
     /// When the present closing state ends by force.
     close_deadline: Option<Instant>,
-    latency: Option<Duration>,
-    receive_paused: bool,
+    /// The peer sends no more.
+    is_eof: bool,
 }
 
 impl Connection {
@@ -66,11 +69,9 @@ impl Connection {
             receiver: Receiver::default(),
             queue: SendQueue::default(),
             deferred_pong: None,
-            heard: now,
-            pinged: None,
+            watch: Watch::new(now),
             close_deadline: None,
-            latency: None,
-            receive_paused: false,
+            is_eof: false,
         }
     }
 
@@ -81,7 +82,7 @@ impl Connection {
     #[inline]
     pub fn receive<'b>(&mut self, input: &mut &'b mut [u8], now: Instant) -> Option<Event<'b>> {
         if !input.is_empty() {
-            self.heard = now;
+            self.watch.hear(now);
         }
         while self.state.is_receiving() {
             match self.receiver.advance(input, self.role, &self.config) {
@@ -112,7 +113,9 @@ impl Connection {
 
     /// Takes the bytes that were appended to [`bulk_buffer`](Self::bulk_buffer).
     pub fn receive_bulk(&mut self, now: Instant) -> Option<Event<'static>> {
-        self.heard = now;
+        if self.receiver.has_untaken_bulk() {
+            self.watch.hear(now);
+        }
         match self.receiver.take_bulk() {
             Ok(message) => message.map(Event::Message),
             Err(error) => {
@@ -131,7 +134,8 @@ impl Connection {
                 self.finish(Cause::ConnectionLost, initiator);
             }
             // A peer may close its sending side once its Close frame is out; ours still goes to it.
-            State::AwaitingTransmit(_) | State::Finished(_) | State::Closed => {}
+            State::AwaitingTransmit(_) => self.is_eof = true,
+            State::Finished(_) | State::Closed => {}
             State::AwaitingEof => self.state = State::Closed,
         }
     }
@@ -139,19 +143,18 @@ impl Connection {
     /// The transport failed: nothing can be received or transmitted any more.
     pub fn handle_transport_error(&mut self) {
         self.receive_eof();
-        if let State::AwaitingTransmit(outcome) = &mut self.state {
-            let mut outcome = std::mem::take(outcome);
-            outcome.interrupt(Cause::ConnectionLost);
-            self.state = State::Finished(outcome);
-        }
-        self.queue.clear();
+        self.interrupt(Cause::ConnectionLost);
     }
 
     /// `count` bytes of what [`poll_transmit`](Self::poll_transmit) gave were written.
     #[inline]
     pub fn handle_transmitted(&mut self, count: usize) {
+        if self.is_finished() {
+            return;
+        }
         self.queue.advance(count);
-        if self.deferred_pong.is_some() && self.queue.len() <= PONG_BUDGET && self.state.is_open() {
+        self.watch.transmit(count);
+        if self.deferred_pong.is_some() && self.queue.len() <= PONG_BUDGET && self.state.is_receiving() {
             let payload = self.deferred_pong.take().unwrap_or_default();
             self.push_control(Opcode::Pong, &payload);
         }
@@ -168,12 +171,7 @@ impl Connection {
                 let initiator = *initiator;
                 self.finish(Cause::CloseTimeout, initiator);
             }
-            State::AwaitingTransmit(outcome) => {
-                let mut outcome = std::mem::take(outcome);
-                outcome.interrupt(Cause::CloseTimeout);
-                self.queue.clear();
-                self.state = State::Finished(outcome);
-            }
+            State::AwaitingTransmit(_) => self.interrupt(Cause::CloseTimeout),
             State::AwaitingEof => self.state = State::Closed,
             State::Finished(_) | State::Closed => {}
         }
@@ -182,10 +180,7 @@ impl Connection {
     /// The driver stopped reading, or went back to it, because the application does not take messages.
     /// While it is paused a missing Pong is not held against the peer, since nobody looks for it.
     pub fn pause_receiving(&mut self, paused: bool, now: Instant) {
-        if self.receive_paused && !paused {
-            self.heard = now;
-        }
-        self.receive_paused = paused;
+        self.watch.pause(paused, now);
     }
 
     // Commands.
@@ -197,13 +192,13 @@ impl Connection {
     /// [`SendError::Closed`] after a Close frame was sent or received, or the connection was lost.
     #[inline]
     pub fn send(&mut self, kind: MessageKind, payload: Bytes) -> Result<(), SendError> {
-        if payload.len() < BY_REFERENCE_FROM {
+        let size = self.fragment_size();
+        if payload.len().min(size) < BY_REFERENCE_FROM {
             return self.send_slice(kind, &payload);
         }
         if !self.state.is_open() {
             return Err(SendError::Closed);
         }
-        let size = self.config.fragment_size.unwrap_or(usize::MAX);
         if payload.len() <= size {
             self.push_bulk(kind.opcode(), true, payload);
         } else {
@@ -223,7 +218,7 @@ impl Connection {
         if !self.state.is_open() {
             return Err(SendError::Closed);
         }
-        let size = self.config.fragment_size.unwrap_or(usize::MAX);
+        let size = self.fragment_size();
         if payload.len() <= size {
             self.push_frame(kind.opcode(), true, payload);
         } else {
@@ -258,22 +253,17 @@ impl Connection {
         if self.state.is_open() {
             self.push_close(frame);
             self.state = State::AwaitingPeerClose { initiator };
-            self.close_deadline = Some(now + self.config.close_timeout);
+            self.close_deadline = now.checked_add(self.config.close_timeout);
         }
     }
 
     /// Gives the connection up at once, without a Close frame. The transport can be dropped.
     pub fn abort(&mut self) {
-        self.queue.clear();
         match &mut self.state {
             State::Open | State::AwaitingPeerClose { .. } => {
                 self.finish(Cause::Aborted, Initiator::User);
             }
-            State::AwaitingTransmit(outcome) => {
-                let mut outcome = std::mem::take(outcome);
-                outcome.interrupt(Cause::Aborted);
-                self.state = State::Finished(outcome);
-            }
+            State::AwaitingTransmit(_) => self.interrupt(Cause::Aborted),
             State::AwaitingEof => self.state = State::Closed,
             State::Finished(_) | State::Closed => {}
         }
@@ -287,7 +277,7 @@ impl Connection {
         match &mut self.state {
             State::AwaitingTransmit(outcome) if self.queue.is_empty() => {
                 let outcome = std::mem::take(outcome);
-                self.state = State::AwaitingEof;
+                self.state = if self.is_eof { State::Closed } else { State::AwaitingEof };
                 Some(Event::Closed(*outcome))
             }
             State::Finished(outcome) => {
@@ -308,17 +298,15 @@ impl Connection {
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout). It need not be asked for after every
-    /// message: receiving only moves it to later, and an early call does nothing but give a new one.
+    /// message: receiving moves it to later (unless the keepalive's timeout is longer than its
+    /// interval), and an early call does nothing but give a new one.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if !self.state.is_open() {
-            return if self.is_finished() { None } else { self.close_deadline };
+        match self.state {
+            State::Open => self.watch.due(self.config.keepalive?),
+            State::Finished(_) | State::Closed => None,
+            _ => self.close_deadline,
         }
-        let keepalive = self.config.keepalive?;
-        Some(match self.pinged {
-            Some(pinged) => pinged + keepalive.timeout,
-            None => self.heard + keepalive.interval,
-        })
     }
 
     // Questions.
@@ -379,7 +367,7 @@ impl Connection {
     /// The time from the last keepalive Ping to its Pong.
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {
-        self.latency
+        self.watch.latency()
     }
 
     // Buffers.
@@ -411,10 +399,8 @@ impl Connection {
                 Some(Event::Ping(payload))
             }
             Opcode::Pong => {
-                if payload.as_ref().is_empty()
-                    && let Some(pinged) = self.pinged.take()
-                {
-                    self.latency = Some(now.saturating_duration_since(pinged));
+                if payload.as_ref().is_empty() {
+                    self.watch.hear_pong(now);
                 }
                 Some(Event::Pong(payload))
             }
@@ -429,9 +415,6 @@ impl Connection {
     }
 
     fn answer_ping(&mut self, payload: &[u8]) {
-        if !self.state.is_open() {
-            return;
-        }
         if self.deferred_pong.is_some() || self.queue.len() > PONG_BUDGET {
             self.deferred_pong = Some(payload.into());
         } else {
@@ -454,17 +437,33 @@ impl Connection {
 
     /// Fails the connection (section 7.1.7): tells the peer why, and listens to it no more.
     fn fail(&mut self, error: ProtocolError, now: Instant) {
-        if self.state.is_open() {
-            self.push_close(Some(&CloseFrame::of(error.close_code())));
-        }
-        self.end(Closed::failed(error.into(), Initiator::Library), now);
+        let initiator = match self.state {
+            State::AwaitingPeerClose { initiator } => initiator,
+            _ => {
+                self.push_close(Some(&CloseFrame::of(error.close_code())));
+                Initiator::Library
+            }
+        };
+        self.end(Closed::failed(error.into(), initiator), now);
     }
 
     /// Nothing more is to be received; the outcome is told when everything queued was transmitted.
     fn end(&mut self, outcome: Closed, now: Instant) {
         self.receiver = Receiver::default();
         self.state = State::AwaitingTransmit(Box::new(outcome));
-        self.close_deadline = Some(now + self.config.close_timeout);
+        self.close_deadline = now.checked_add(self.config.close_timeout);
+    }
+
+    /// The outcome was known; what was still to go out, if anything, does not.
+    fn interrupt(&mut self, cause: Cause) {
+        if let State::AwaitingTransmit(outcome) = &mut self.state {
+            let mut outcome = std::mem::take(outcome);
+            if !self.queue.is_empty() {
+                outcome.interrupt(cause);
+            }
+            self.state = State::Finished(outcome);
+        }
+        self.queue.clear();
     }
 
     /// The transport is gone or given up: nothing more goes out.
@@ -475,19 +474,15 @@ impl Connection {
     }
 
     fn handle_keepalive_due(&mut self, now: Instant) {
-        let Some(pinged) = self.pinged else {
-            self.pinged = Some(now);
-            self.push_control(Opcode::Ping, b"");
-            return;
-        };
-        if self.heard >= pinged {
-            self.pinged = None;
-            // What was heard may lie so far back that the next Ping is already due.
-            self.handle_timeout(now);
-        } else if self.receive_paused {
-            self.pinged = Some(now);
-        } else {
-            self.finish(Cause::PingTimeout, Initiator::Library);
+        match self.watch.check(now) {
+            Verdict::Alive => {}
+            Verdict::Dead => self.finish(Cause::PingTimeout, Initiator::Library),
+            Verdict::SendPing => {
+                if self.watch.wants_ping() {
+                    self.push_control(Opcode::Ping, b"");
+                }
+                self.watch.ping(now, self.queue.len());
+            }
         }
     }
 
@@ -504,12 +499,15 @@ impl Connection {
         Ok(())
     }
 
+    fn fragment_size(&self) -> usize {
+        self.config.fragment_size.unwrap_or(usize::MAX).max(1)
+    }
+
     fn push_control(&mut self, opcode: Opcode, payload: &[u8]) {
         self.push_frame(opcode, true, payload);
     }
 
     fn push_close(&mut self, frame: Option<&CloseFrame>) {
-        self.deferred_pong = None;
         let payload = frame.map(CloseFrame::payload).unwrap_or_default();
         self.push_control(Opcode::Close, &payload);
     }

@@ -1,1 +1,21 @@
-//! What the tests of wireline stand on.
+//! What the tests of wireline stand on. Nothing here is published, and nothing here trusts the code
+//! under test: frames are built and read by code of its own.
+//!
+//! - [`Clock`]: time that moves only when a test says so.
+//! - [`frames`]: frames as literal bytes, right and deliberately wrong ones.
+//! - [`Endpoint`]: one connection that a test talks to in bytes.
+//! - [`Pair`]: two connections, one clock, and a wire that can be cut, narrowed and held.
+//! - [`allocations`]: what a piece of code asks of the allocator.
+
+pub mod allocations;
+mod clock;
+mod endpoint;
+pub mod frames;
+mod pair;
+
+pub use self::{
+    clock::Clock,
+    endpoint::{Endpoint, Told},
+    frames::{Frame, LengthForm},
+    pair::{Pair, Wire},
+};

@@ -1,5 +1,6 @@
 //! The client that Autobahn's fuzzing server examines: it echoes in every case, and asks for the report
 //! at the end. Give the server's URL.
+#![allow(clippy::print_stdout, reason = "an example says what it sees")]
 
 use wireline::{Config, Result, connect};
 

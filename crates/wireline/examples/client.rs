@@ -1,4 +1,5 @@
 //! The tutorial's client: says its name, prints what comes back, and tells how the connection ended.
+#![allow(clippy::print_stdout, reason = "an example says what it sees")]
 
 #[tokio::main]
 async fn main() -> wireline::Result<()> {

@@ -1,5 +1,6 @@
 //! Speaks to someone else's echo server, checks every answer, and closes with a code and a reason.
 //! Give the server's URL, and a subprotocol if one is to be offered.
+#![allow(clippy::print_stdout, reason = "an example says what it sees")]
 
 use wireline::{Error, Message, Result, WebSocket, connect};
 

@@ -136,7 +136,9 @@ impl Connect {
             return Err(ConnectError::InvalidHeader(name));
         }
         let handshake = ClientHandshake::new(entropy::nonce(), self.protocols)?;
-        let mut request = handshake.request(&target.path_and_query, &target.host_header);
+        let mut request = handshake
+            .request(&target.path_and_query, &target.host_header)
+            .map_err(|error| ConnectError::Url { url: self.url, reason: error.to_string() })?;
         target.authorize(request.headers_mut());
         let (mut last, headers) = (None, request.headers_mut());
         for (name, value) in self.headers {

@@ -298,12 +298,18 @@ impl Link {
         if self.handles.load(Ordering::Acquire) == 0 && core.connection.is_open() {
             core.close(CloseFrame::new(CloseCode::NORMAL, "").ok().as_ref(), Initiator::User);
         }
-        if timer.as_mut().fire(&mut core.connection) {
-            // Should a reader have gone without a word, the driver reads again from here on.
+        let is_due = timer.as_mut().has_fired();
+        if is_due {
+            // Before the peer is found silent, what it sent is read. Should a reader have gone without a
+            // word, the driver reads from here on.
             core.is_reader_waiting = false;
+            core.is_read_exhausted = false;
         }
         if !std::mem::take(&mut core.is_read_exhausted) && !core.is_reader_waiting {
             core.read_ahead(cx);
+        }
+        if is_due {
+            core.connection.handle_timeout(now());
         }
         let has_ended = core.flush_and_settle(cx);
         if core.connection.is_shutdown_expected() {
@@ -368,14 +374,9 @@ pin_project! {
 }
 
 impl Timer {
-    /// Tells the connection if the timer has fired.
     #[inline]
-    fn fire(self: Pin<&mut Self>, connection: &mut Connection) -> bool {
-        let fired = self.project().sleep.as_pin_mut().is_some_and(|sleep| sleep.is_elapsed());
-        if fired {
-            connection.handle_timeout(now());
-        }
-        fired
+    fn has_fired(self: Pin<&mut Self>) -> bool {
+        self.project().sleep.as_pin_mut().is_some_and(|sleep| sleep.is_elapsed())
     }
 
     #[inline]

@@ -177,10 +177,15 @@ impl Receiver {
         let frame = self.frame.filter(|frame| frame.remaining >= BULK_FROM && !frame.opcode.is_control())?;
         let payload = &mut self.assembly.payload;
         let remaining = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
-        if payload.capacity() == payload.len() {
+        if payload.capacity() - payload.len() < remaining.min(BULK_STEP) {
             payload.reserve_exact(remaining.min(payload.len().max(BULK_STEP)));
         }
         Some(payload.limit(remaining))
+    }
+
+    /// Whether anything was appended to the bulk buffer.
+    pub(super) fn has_untaken_bulk(&self) -> bool {
+        self.assembly.payload.len() > self.assembly.validated
     }
 
     /// Takes what was appended to the bulk buffer.

@@ -133,13 +133,16 @@ impl SendQueue {
         }
     }
 
-    /// Gives the buffer back once everything in it was transmitted.
+    /// Gives the buffer back once everything in it was transmitted, and keeps nothing.
     #[inline]
     pub(crate) fn reclaim_buffer(&mut self) -> Option<Vec<u8>> {
-        if self.len == 0 && self.buffer.capacity() > 0 {
-            return Some(std::mem::take(&mut self.buffer));
+        if self.len > 0 {
+            return None;
         }
-        None
+        if self.bulk.capacity() > 0 {
+            self.bulk = VecDeque::new();
+        }
+        (self.buffer.capacity() > 0).then(|| std::mem::take(&mut self.buffer))
     }
 }
 

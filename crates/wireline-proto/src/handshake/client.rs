@@ -1,9 +1,6 @@
 //! The client's side: the request, and which responses open a connection (section 4.1).
 
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
-    header::{self, HeaderName},
-};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 
 use super::{
     Negotiated, Role,
@@ -17,7 +14,7 @@ use super::{
 /// use wireline_proto::handshake::ClientHandshake;
 ///
 /// let handshake = ClientHandshake::new(*b"the sample nonce", ["chat"])?;
-/// let request = handshake.request("/room?id=1", "server.example.com");
+/// let request = handshake.request("/room?id=1", "server.example.com")?;
 /// assert_eq!(request.headers()["Sec-WebSocket-Key"], "dGhlIHNhbXBsZSBub25jZQ==");
 ///
 /// let response = http::Response::builder()
@@ -60,28 +57,19 @@ impl ClientHandshake {
     /// The request to send for `target`, the path and query, on `host`, with the port where it is not
     /// the scheme's own.
     ///
-    /// # Panics
-    /// Never: `target` and `host` that are not fit for a request give one that a server refuses.
-    #[must_use]
-    pub fn request(&self, target: &str, host: &str) -> Request<()> {
-        let mut request = Request::new(());
-        *request.method_mut() = Method::GET;
-        *request.uri_mut() = target.parse().unwrap_or_default();
-        let headers = request.headers_mut();
-        let mut set = |name: HeaderName, value: &str| {
-            if let Ok(value) = HeaderValue::from_str(value) {
-                headers.insert(name, value);
-            }
-        };
-        set(header::HOST, host);
-        set(header::UPGRADE, "websocket");
-        set(header::CONNECTION, "Upgrade");
-        set(header::SEC_WEBSOCKET_KEY, &self.key);
-        set(header::SEC_WEBSOCKET_VERSION, "13");
+    /// # Errors
+    /// When `target` or `host` cannot stand in a request.
+    pub fn request(&self, target: &str, host: &str) -> http::Result<Request<()>> {
+        let mut request = Request::get(target)
+            .header(header::HOST, host)
+            .header(header::UPGRADE, "websocket")
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::SEC_WEBSOCKET_KEY, &self.key)
+            .header(header::SEC_WEBSOCKET_VERSION, "13");
         if !self.protocols.is_empty() {
-            set(header::SEC_WEBSOCKET_PROTOCOL, &self.protocols.join(", "));
+            request = request.header(header::SEC_WEBSOCKET_PROTOCOL, self.protocols.join(", "));
         }
-        request
+        request.body(())
     }
 
     /// Checks the response.

@@ -48,10 +48,11 @@ impl UpgradeRequest {
         check_host(request.headers())
     }
 
-    /// Whether a request asks for a WebSocket at all. One that does not is plain HTTP's.
+    /// Whether a request asks for a WebSocket at all. One that does not is plain HTTP's, be it with an
+    /// `Upgrade` to something else, which a server may ignore (RFC 9110 section 7.8).
     #[must_use]
     pub fn is_upgrade<B>(request: &Request<B>) -> bool {
-        request.headers().contains_key(header::UPGRADE)
+        has_token(request.headers(), &header::UPGRADE, "websocket")
             || request.headers().contains_key(header::SEC_WEBSOCKET_KEY)
             || request.headers().contains_key(header::SEC_WEBSOCKET_VERSION)
     }
