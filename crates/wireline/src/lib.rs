@@ -55,7 +55,11 @@
 //! All of them are in [`Config`], or here: a request or response has at most 128 header lines in 64 KiB;
 //! a request target and each header line at most 8 KiB (414, 431); 64 KiB of a plain request's body are
 //! taken and of a refusal's body kept; 64 KiB or 1,024 messages are read ahead of a busy application.
-#![cfg_attr(docsrs, feature(doc_cfg))]
+
+/// The README's code is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
 
 mod client;
 mod close;

@@ -144,18 +144,28 @@ impl Connection {
                 };
                 self.control.unsent.drain(..written);
             } else if self.outgoing.is_owing() {
-                let filled = self.outgoing.fill(payload, &mut buffers.write);
-                let Some(written) = written(self.wire.stream.write(&buffers.write[..filled]))? else {
-                    return Ok(());
-                };
-                self.outgoing.advance(payload, written);
-                if written < filled {
+                if !self.send(payload, buffers)? {
                     return Ok(());
                 }
             } else {
                 return Ok(());
             }
         }
+    }
+
+    /// Sends frames with one write; false if the socket did not take all that was there.
+    #[inline]
+    fn send(&mut self, payload: &Payload, buffers: &mut Buffers) -> Result<bool, Fault> {
+        let (available, result) = if payload.frame_len() > WRITE_BUFFER_LEN {
+            let pieces = self.outgoing.pieces(payload, &mut buffers.write);
+            (pieces.iter().map(|piece| piece.len()).sum(), self.wire.stream.write_vectored(&pieces))
+        } else {
+            let filled = self.outgoing.fill(payload, &mut buffers.write);
+            (filled, self.wire.stream.write(&buffers.write[..filled]))
+        };
+        let Some(written) = written(result)? else { return Ok(false) };
+        self.outgoing.advance(payload, written);
+        Ok(written == available)
     }
 
     /// Begins the closing handshake; nothing but the rest of a half-sent frame goes before it.

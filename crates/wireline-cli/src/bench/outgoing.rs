@@ -3,6 +3,8 @@
 //! A frame is a function of its number (see [`Masks`] and [`Payload`]), so frames are made into a buffer
 //! that all connections share, right before the write, and what a full socket did not take is made again.
 
+use std::io::IoSlice;
+
 use super::{masks::Masks, payload::Payload};
 
 /// The row of frames of one connection.
@@ -72,7 +74,12 @@ impl Outgoing {
         filled
     }
 
-    /// Moves on by `written` bytes of what [`fill`](Self::fill) gave.
+    /// The rest of the frame that is sent next, in pieces that share `buffer`; for frames of many periods.
+    pub(super) fn pieces<'a>(&self, payload: &Payload, buffer: &'a mut [u8]) -> Vec<IoSlice<'a>> {
+        payload.pieces(self.sequence, self.masks.key(self.sequence), self.offset, buffer)
+    }
+
+    /// Moves on by `written` bytes of what [`fill`](Self::fill) or [`pieces`](Self::pieces) gave.
     #[inline]
     pub(super) fn advance(&mut self, payload: &Payload, written: usize) {
         let position = self.offset + written;

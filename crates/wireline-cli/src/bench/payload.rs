@@ -5,6 +5,8 @@
 //! answer a comparison, even one of megabytes; and an answer that is lost, doubled or given to the wrong
 //! question is noticed.
 
+use std::io::IoSlice;
+
 use wireline_proto::{
     Opcode,
     frame::{FrameHeader, MAX_HEADER_LEN},
@@ -16,6 +18,9 @@ const STAMP_LEN: usize = 8;
 
 /// After how many bytes messages repeat themselves.
 const PERIOD: usize = 8 * 1024;
+
+/// The most pieces that Linux takes in one vectored write.
+const MAX_PIECES: usize = 1024;
 
 /// What text is made of: letters of one to four bytes, so that UTF-8 checks have work to do.
 const TEXT: &str = "𝄞, 線, провод, and then plain words for the rest of it: wireline, schneller, größer €";
@@ -93,6 +98,37 @@ impl Payload {
             body_offset += piece.len();
         }
         written + body_len
+    }
+
+    /// The rest of the frame of message `sequence` from its byte `offset` on, in pieces for a vectored write,
+    /// as many as one write takes. `buffer` holds the first piece and one period, which the others share:
+    /// a period is a multiple of the key's length, so that masked, too, it repeats itself.
+    pub(super) fn pieces<'a>(
+        &self,
+        sequence: u64,
+        key: MaskKey,
+        offset: usize,
+        buffer: &'a mut [u8],
+    ) -> Vec<IoSlice<'a>> {
+        let (first, rest) = buffer.split_at_mut(MAX_HEADER_LEN + PERIOD);
+        let period = &mut rest[..PERIOD];
+        period.copy_from_slice(self.pattern(0, PERIOD));
+        apply_mask(period, key, 0);
+        let period = &*period;
+        let mut pieces = Vec::with_capacity(MAX_PIECES.min(2 + self.len / PERIOD));
+        let mut position = offset;
+        if let Some(first_len) = (self.header_len + PERIOD).checked_sub(offset) {
+            let first_len = self.encode(sequence, key, offset, &mut first[..first_len]);
+            pieces.push(IoSlice::new(&first[..first_len]));
+            position += first_len;
+        }
+        while position < self.frame_len() && pieces.len() < MAX_PIECES {
+            let start = (position - self.header_len) % PERIOD;
+            let piece_len = (PERIOD - start).min(self.frame_len() - position);
+            pieces.push(IoSlice::new(&period[start..start + piece_len]));
+            position += piece_len;
+        }
+        pieces
     }
 
     /// Whether `bytes` are what message `sequence` has from byte `offset` on.
@@ -188,6 +224,22 @@ mod tests {
                 assert_eq!(payload.encode(99, [9, 8, 7, 6], 0, &mut pieces[..cut]), cut);
                 assert_eq!(payload.encode(99, [9, 8, 7, 6], cut, &mut pieces[cut..]), whole.len() - cut);
                 assert_eq!(pieces, whole, "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn shared_pieces_make_up_the_whole_frame() {
+        for payload in [Payload::text(100_000), Payload::binary(3 * PERIOD), Payload::text(20)] {
+            let mut whole = vec![0; payload.frame_len()];
+            payload.encode(7, [1, 2, 3, 4], 0, &mut whole);
+            for offset in (0..whole.len()).step_by(1 + whole.len() / 300) {
+                let mut buffer = [0; MAX_HEADER_LEN + 2 * PERIOD];
+                let pieces = payload.pieces(7, [1, 2, 3, 4], offset, &mut buffer);
+                assert_eq!(
+                    pieces.iter().flat_map(|piece| piece.to_vec()).collect::<Vec<_>>(),
+                    whole[offset..]
+                );
             }
         }
     }
