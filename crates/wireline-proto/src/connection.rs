@@ -12,7 +12,7 @@ use bytes::Bytes;
 use self::{
     keepalive::{Verdict, Watch},
     receive::Receiver,
-    send_queue::SendQueue,
+    send_queue::{Header, SendQueue},
     state::State,
 };
 use crate::{
@@ -41,7 +41,6 @@ pub struct Connection {
     state: State,
     config: Arc<Config>,
     masks: fn() -> MaskKey,
-    protocol: Option<Box<str>>,
     receiver: Receiver,
     queue: SendQueue,
     deferred_pong: Option<Box<[u8]>>,
@@ -58,14 +57,13 @@ impl Connection {
     /// `masks` gives a masking key for each frame that a client sends; it must be unpredictable to the
     /// application's data (RFC 6455 section 10.3). A server never calls it.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "a handshake makes one connection")]
     pub fn new(negotiated: Negotiated, config: Arc<Config>, masks: fn() -> MaskKey, now: Instant) -> Self {
-        let (role, protocol) = negotiated.into_parts();
         Self {
-            role,
+            role: negotiated.role(),
             state: State::Open,
             config,
             masks,
-            protocol: protocol.map(String::into_boxed_str),
             receiver: Receiver::default(),
             queue: SendQueue::default(),
             deferred_pong: None,
@@ -323,12 +321,6 @@ impl Connection {
         &self.config
     }
 
-    /// The subprotocol agreed on.
-    #[must_use]
-    pub fn protocol(&self) -> Option<&str> {
-        self.protocol.as_deref()
-    }
-
     /// Whether messages can be sent: no Close frame was sent or received, nothing failed.
     #[must_use]
     #[inline]
@@ -514,15 +506,15 @@ impl Connection {
 
     #[inline]
     fn push_frame(&mut self, opcode: Opcode, fin: bool, payload: &[u8]) {
-        let (header, len, mask) = self.header(opcode, fin, payload.len());
-        let copy = self.queue.push(&header[..len], payload);
+        let (header, mask) = self.header(opcode, fin, payload.len());
+        let copy = self.queue.push(&header, payload);
         if let Some(key) = mask {
             apply_mask(copy, key, 0);
         }
     }
 
     fn push_bulk(&mut self, opcode: Opcode, fin: bool, payload: Bytes) {
-        let (header, len, mask) = self.header(opcode, fin, payload.len());
+        let (header, mask) = self.header(opcode, fin, payload.len());
         let payload = match mask {
             None => payload,
             Some(key) => {
@@ -531,16 +523,11 @@ impl Connection {
                 own.freeze()
             }
         };
-        self.queue.push_bulk(&header[..len], payload);
+        self.queue.push_bulk(&header, payload);
     }
 
     #[inline]
-    fn header(
-        &self,
-        opcode: Opcode,
-        fin: bool,
-        payload_len: usize,
-    ) -> ([u8; MAX_HEADER_LEN], usize, Option<MaskKey>) {
+    fn header(&self, opcode: Opcode, fin: bool, payload_len: usize) -> (Header, Option<MaskKey>) {
         let mask = match self.role {
             Role::Server => None,
             Role::Client => Some((self.masks)()),
@@ -548,7 +535,7 @@ impl Connection {
         let mut bytes = [0; MAX_HEADER_LEN];
         let len =
             FrameHeader { fin, mask, ..FrameHeader::new(opcode, payload_len as u64) }.encode(&mut bytes);
-        (bytes, len, mask)
+        ((bytes, len), mask)
     }
 }
 

@@ -47,8 +47,4 @@ impl Negotiated {
     pub fn protocol(&self) -> Option<&str> {
         self.protocol.as_deref()
     }
-
-    pub(crate) fn into_parts(self) -> (Role, Option<String>) {
-        (self.role, self.protocol)
-    }
 }

@@ -58,7 +58,21 @@ impl Utf8Validator {
 /// Checks a text that is there whole.
 #[inline]
 pub(crate) fn is_utf8(text: &[u8]) -> bool {
-    simdutf8::basic::from_utf8(text).is_ok()
+    if text.len() > SHORT {
+        return simdutf8::basic::from_utf8(text).is_ok();
+    }
+    text.is_ascii() || is_short_utf8(text)
+}
+
+/// What simdutf8 takes at once. Below that it goes byte by byte.
+const SHORT: usize = 64;
+
+/// Pads a short text with NULs, so that vector instructions check it. A character that the end cuts is
+/// cut by the padding too, and found.
+fn is_short_utf8(text: &[u8]) -> bool {
+    let mut padded = [0; SHORT];
+    padded[..text.len()].copy_from_slice(text);
+    simdutf8::basic::from_utf8(&padded).is_ok()
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ fn refused_header_costs_no_more_than_the_answer() {
 }
 
 #[test]
-fn declared_length_allocates_nothing() {
+fn declared_length_allocates_nothing_but_the_state_of_a_cut_frame() {
     for role in ROLES {
         for frame in [Frame::binary(""), Frame::text(""), Frame::binary("").more()] {
             let mut header = wire(role, &frame.declaring(64 << 20));
@@ -128,7 +128,7 @@ fn declared_length_allocates_nothing() {
                 receive(&mut connection, &mut header, now);
             });
             assert!(connection.is_open());
-            assert_eq!((cost.count, cost.kept_bytes), (0, 0), "{role:?}");
+            assert!(cost.count <= 1 && cost.peak_bytes <= 128, "{role:?}: {cost:?}");
         }
     }
 }
@@ -546,7 +546,7 @@ fn large_message_in_small_frames_is_not_an_allocation_and_a_slice_for_each() {
 /// 10,000 idle connections are to cost little; this part of each is known exactly.
 #[test]
 fn connection_itself_is_small() {
-    const CEILING: usize = 352;
+    const CEILING: usize = 208;
     let size = size_of::<Connection>();
     assert!(size <= CEILING, "a Connection has {size} bytes");
     assert!(size > CEILING - 32, "a Connection has only {size} bytes: lower the ceiling");

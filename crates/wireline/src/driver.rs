@@ -23,7 +23,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use atomic_waker::AtomicWaker;
@@ -298,7 +298,7 @@ impl Link {
         if self.handles.load(Ordering::Acquire) == 0 && core.connection.is_open() {
             core.close(CloseFrame::new(CloseCode::NORMAL, "").ok().as_ref(), Initiator::User);
         }
-        let is_due = timer.as_mut().has_fired();
+        let is_due = timer.as_mut().is_due(core.take_received_at());
         if is_due {
             // Before the peer is found silent, what it sent is read. Should a reader have gone without a
             // word, the driver reads from here on.
@@ -316,7 +316,9 @@ impl Link {
             core.read_ahead(cx);
             core.flush_and_settle(cx);
         }
-        timer.arm(&core.connection, cx);
+        if is_due || !core.connection.is_open() || !timer.is_armed() {
+            timer.arm(&core.connection, cx);
+        }
         let is_driven = core.is_driven();
         let is_news = has_ended || core.has_message();
         drop(core);
@@ -368,27 +370,42 @@ pin_project! {
     /// The connection's one timer. It is set anew when it fires or must fire earlier, not when a message
     /// moves the deadline to later.
     struct Timer {
+        // When it fires; beside it, so that a message need not look at the timer itself.
+        due: Option<Instant>,
         #[pin]
         sleep: Option<Sleep>,
     }
 }
 
 impl Timer {
-    #[inline]
-    fn has_fired(self: Pin<&mut Self>) -> bool {
-        self.project().sleep.as_pin_mut().is_some_and(|sleep| sleep.is_elapsed())
+    fn new() -> Self {
+        Self { due: None, sleep: None }
     }
 
+    fn is_armed(&self) -> bool {
+        self.due.is_some()
+    }
+
+    /// Whether it has fired, or should have by the time that is known.
     #[inline]
+    fn is_due(self: Pin<&mut Self>, now: Option<Instant>) -> bool {
+        match (self.due, now) {
+            (None, _) => false,
+            (Some(due), Some(now)) => due <= now,
+            (Some(_), None) => self.project().sleep.as_pin_mut().is_some_and(|sleep| sleep.is_elapsed()),
+        }
+    }
+
     fn arm(self: Pin<&mut Self>, connection: &Connection, cx: &mut Context<'_>) {
         let Some(due) = connection.poll_timeout() else { return };
-        let due = due.into();
-        let mut sleep = self.project().sleep;
+        let this = self.project();
+        let mut sleep = this.sleep;
         match sleep.as_mut().as_pin_mut() {
-            Some(sleep) if !sleep.is_elapsed() && sleep.deadline() <= due => return,
-            Some(sleep) => sleep.reset(due),
-            None => sleep.set(Some(tokio::time::sleep_until(due))),
+            Some(sleep) if !sleep.is_elapsed() && *this.due <= Some(due) => return,
+            Some(sleep) => sleep.reset(due.into()),
+            None => sleep.set(Some(tokio::time::sleep_until(due.into()))),
         }
+        *this.due = Some(due);
         if sleep.as_pin_mut().is_some_and(|sleep| sleep.poll(cx).is_ready()) {
             cx.waker().wake_by_ref();
         }
@@ -443,7 +460,7 @@ impl Seat {
 /// Drives a connection in a task of its own.
 pub(crate) fn spawn_driver(link: Arc<Link>, registration: Option<Registration>) {
     let driver: Driver<std::future::Pending<Result<()>>> =
-        Driver { handler: None, seat: None, link: Some(link), timer: Timer { sleep: None }, registration };
+        Driver { handler: None, seat: None, link: Some(link), timer: Timer::new(), registration };
     tokio::spawn(driver);
 }
 
@@ -456,7 +473,7 @@ where
         handler: Some(handler),
         seat: Some(seat),
         link: None,
-        timer: Timer { sleep: None },
+        timer: Timer::new(),
         registration,
     });
 }

@@ -26,9 +26,15 @@ pub(super) enum Progress<'b> {
     Starved,
 }
 
-/// The receiving side: the frame and the message that are under way.
+/// The receiving side. Between messages, and while every message comes whole, it owns nothing.
 #[derive(Debug, Default)]
 pub(super) struct Receiver {
+    partial: Option<Box<Partial>>,
+}
+
+/// A frame and a message that are under way.
+#[derive(Debug, Default)]
+struct Partial {
     header: PartialHeader,
     frame: Option<Frame>,
     assembly: Assembly,
@@ -55,12 +61,100 @@ impl Receiver {
         role: Role,
         config: &Config,
     ) -> Result<Progress<'b>, ProtocolError> {
+        if self.partial.is_none()
+            && let Some((header, len)) = FrameHeader::parse(input)?
+        {
+            Assembly::default().check(&header, role, config)?;
+            if let Some(payload) = whole_payload(&header, len, input) {
+                return whole(header.opcode, payload);
+            }
+        }
+        self.advance_partly(input, role, config)
+    }
+
+    /// As [`advance`](Self::advance), with what came before, and keeping what is cut.
+    fn advance_partly<'b>(
+        &mut self,
+        input: &mut &'b mut [u8],
+        role: Role,
+        config: &Config,
+    ) -> Result<Progress<'b>, ProtocolError> {
+        if input.is_empty() && self.partial.is_none() {
+            return Ok(Progress::Starved);
+        }
+        let partial = self.partial.get_or_insert_default();
+        let progress = partial.advance(input, role, config)?;
+        if partial.is_between_messages() {
+            self.partial = None;
+        }
+        Ok(progress)
+    }
+
+    /// See [`Connection::bulk_buffer`](crate::Connection::bulk_buffer).
+    #[inline]
+    pub(super) fn bulk_buffer(&mut self) -> Option<bytes::buf::Limit<&mut Vec<u8>>> {
+        self.partial.as_mut()?.bulk_buffer()
+    }
+
+    /// Whether anything was appended to the bulk buffer.
+    pub(super) fn has_untaken_bulk(&self) -> bool {
+        self.partial
+            .as_ref()
+            .is_some_and(|partial| partial.assembly.payload.len() > partial.assembly.validated)
+    }
+
+    /// Takes what was appended to the bulk buffer.
+    pub(super) fn take_bulk(&mut self) -> Result<Option<Message<'static>>, ProtocolError> {
+        let Some(partial) = &mut self.partial else { return Ok(None) };
+        let message = partial.take_bulk()?;
+        if partial.is_between_messages() {
+            self.partial = None;
+        }
+        Ok(message)
+    }
+}
+
+/// The payload behind a header of `header_len` bytes, unmasked, if the frame is a message or control
+/// frame by itself and lies whole in `input`.
+#[inline]
+fn whole_payload<'b>(
+    header: &FrameHeader,
+    header_len: usize,
+    input: &mut &'b mut [u8],
+) -> Option<&'b mut [u8]> {
+    let len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
+    if !header.fin || header.opcode == Opcode::Continuation || len > input.len() - header_len {
+        return None;
+    }
+    let payload = &mut split_front(input, header_len + len)[header_len..];
+    if let Some(key) = header.mask {
+        apply_mask(payload, key, 0);
+    }
+    Some(payload)
+}
+
+impl Partial {
+    /// Whether nothing is under way.
+    fn is_between_messages(&self) -> bool {
+        self.header.len == 0 && self.frame.is_none() && self.assembly.kind.is_none()
+    }
+
+    fn advance<'b>(
+        &mut self,
+        input: &mut &'b mut [u8],
+        role: Role,
+        config: &Config,
+    ) -> Result<Progress<'b>, ProtocolError> {
         loop {
             let progress = match self.frame {
                 None => {
                     let Some(header) = self.header.take(input)? else { return Ok(Progress::Starved) };
-                    self.check(&header, role, config)?;
-                    self.begin(&header, input)?
+                    self.assembly.check(&header, role, config)?;
+                    if let Some(payload) = whole_payload(&header, 0, input) {
+                        return whole(header.opcode, payload);
+                    }
+                    self.begin(&header);
+                    None
                 }
                 Some(frame) => self.take_payload(frame, input)?,
             };
@@ -70,57 +164,8 @@ impl Receiver {
         }
     }
 
-    /// What a header must obey besides its own form. Nothing is allocated for a frame that fails here.
-    #[inline]
-    fn check(&self, header: &FrameHeader, role: Role, config: &Config) -> Result<(), ProtocolError> {
-        if header.rsv1 {
-            return Err(ProtocolError::ReservedBit1);
-        }
-        match (role, header.mask) {
-            (Role::Server, None) => return Err(ProtocolError::UnmaskedFrame),
-            (Role::Client, Some(_)) => return Err(ProtocolError::MaskedFrame),
-            _ => {}
-        }
-        if header.opcode.is_control() {
-            return Ok(());
-        }
-        match (header.opcode, self.assembly.kind) {
-            (Opcode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation),
-            (Opcode::Text | Opcode::Binary, Some(_)) => return Err(ProtocolError::ContinuationExpected),
-            _ => {}
-        }
-        let announced = header.payload_len;
-        if let Some(limit) = config.max_frame_size
-            && announced > limit as u64
-        {
-            return Err(ProtocolError::FrameTooBig { announced, limit });
-        }
-        let (announced, limit) = (announced + self.assembly.payload.len() as u64, config.max_message_size);
-        if announced > limit as u64 {
-            return Err(ProtocolError::MessageTooBig { announced, limit });
-        }
-        if self.assembly.fragments >= config.max_fragments {
-            return Err(ProtocolError::TooManyFragments { limit: config.max_fragments });
-        }
-        Ok(())
-    }
-
-    /// Starts on the payload. What lies whole in `input` is handed out from there.
-    #[inline]
-    fn begin<'b>(
-        &mut self,
-        header: &FrameHeader,
-        input: &mut &'b mut [u8],
-    ) -> Result<Option<Progress<'b>>, ProtocolError> {
-        let whole_message = header.fin && header.opcode != Opcode::Continuation;
-        let len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
-        if whole_message && len <= input.len() {
-            let payload = split_front(input, len);
-            if let Some(key) = header.mask {
-                apply_mask(payload, key, 0);
-            }
-            return whole(header.opcode, payload).map(Some);
-        }
+    /// Starts on a payload that comes in pieces, or on a fragment.
+    fn begin(&mut self, header: &FrameHeader) {
         match header.opcode {
             Opcode::Text => self.assembly.kind = Some(MessageKind::Text),
             Opcode::Binary => self.assembly.kind = Some(MessageKind::Binary),
@@ -136,7 +181,6 @@ impl Receiver {
             taken: 0,
             remaining: header.payload_len,
         });
-        Ok(None)
     }
 
     /// Takes what there is of a payload that comes in pieces.
@@ -171,9 +215,8 @@ impl Receiver {
         if frame.fin { self.assembly.finish().map(Some) } else { Ok(None) }
     }
 
-    /// See [`Connection::bulk_buffer`](crate::Connection::bulk_buffer).
     #[inline]
-    pub(super) fn bulk_buffer(&mut self) -> Option<bytes::buf::Limit<&mut Vec<u8>>> {
+    fn bulk_buffer(&mut self) -> Option<bytes::buf::Limit<&mut Vec<u8>>> {
         let frame = self.frame.filter(|frame| frame.remaining >= BULK_FROM && !frame.opcode.is_control())?;
         let payload = &mut self.assembly.payload;
         let remaining = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
@@ -183,13 +226,8 @@ impl Receiver {
         Some(payload.limit(remaining))
     }
 
-    /// Whether anything was appended to the bulk buffer.
-    pub(super) fn has_untaken_bulk(&self) -> bool {
-        self.assembly.payload.len() > self.assembly.validated
-    }
-
     /// Takes what was appended to the bulk buffer.
-    pub(super) fn take_bulk(&mut self) -> Result<Option<Message<'static>>, ProtocolError> {
+    fn take_bulk(&mut self) -> Result<Option<Message<'static>>, ProtocolError> {
         let Some(mut frame) = self.frame else { return Ok(None) };
         let piece = &mut self.assembly.payload[self.assembly.validated..];
         let count = piece.len();
@@ -201,7 +239,6 @@ impl Receiver {
 }
 
 impl Frame {
-    #[inline]
     fn unmask(&mut self, piece: &mut [u8]) {
         if let Some(key) = self.mask {
             apply_mask(piece, key, self.taken);
@@ -277,6 +314,41 @@ struct Assembly {
 }
 
 impl Assembly {
+    /// What a header must obey besides its own form. Nothing is allocated for a frame that fails here.
+    #[inline]
+    fn check(&self, header: &FrameHeader, role: Role, config: &Config) -> Result<(), ProtocolError> {
+        if header.rsv1 {
+            return Err(ProtocolError::ReservedBit1);
+        }
+        match (role, header.mask) {
+            (Role::Server, None) => return Err(ProtocolError::UnmaskedFrame),
+            (Role::Client, Some(_)) => return Err(ProtocolError::MaskedFrame),
+            _ => {}
+        }
+        if header.opcode.is_control() {
+            return Ok(());
+        }
+        match (header.opcode, self.kind) {
+            (Opcode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation),
+            (Opcode::Text | Opcode::Binary, Some(_)) => return Err(ProtocolError::ContinuationExpected),
+            _ => {}
+        }
+        let announced = header.payload_len;
+        if let Some(limit) = config.max_frame_size
+            && announced > limit as u64
+        {
+            return Err(ProtocolError::FrameTooBig { announced, limit });
+        }
+        let (announced, limit) = (announced + self.payload.len() as u64, config.max_message_size);
+        if announced > limit as u64 {
+            return Err(ProtocolError::MessageTooBig { announced, limit });
+        }
+        if self.fragments >= config.max_fragments {
+            return Err(ProtocolError::TooManyFragments { limit: config.max_fragments });
+        }
+        Ok(())
+    }
+
     /// Checks the `count` bytes that were appended.
     fn validate(&mut self, count: usize) -> Result<(), ProtocolError> {
         if self.kind == Some(MessageKind::Text) {

@@ -4,6 +4,8 @@ use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::Bytes;
 
+use crate::frame::MAX_HEADER_LEN;
+
 /// Dead bytes at the front of the buffer that are worth a move of the rest.
 const COMPACT_ABOVE: usize = 64 << 10;
 
@@ -16,9 +18,13 @@ pub(crate) struct SendQueue {
     buffer: Vec<u8>,
     /// How much of `buffer` was transmitted.
     head: usize,
-    bulk: VecDeque<Bulk>,
+    #[expect(clippy::box_collection, reason = "an idle connection pays 8 bytes for it instead of 32")]
+    bulk: Option<Box<VecDeque<Bulk>>>,
     len: usize,
 }
+
+/// An encoded frame header and its length.
+pub(crate) type Header = ([u8; MAX_HEADER_LEN], usize);
 
 #[derive(Debug)]
 struct Bulk {
@@ -41,28 +47,41 @@ impl SendQueue {
 
     /// Appends a copy of `header` and `payload`, and gives the payload's copy for masking.
     #[inline]
-    pub(crate) fn push(&mut self, header: &[u8], payload: &[u8]) -> &mut [u8] {
-        self.len += header.len() + payload.len();
-        self.buffer.reserve(header.len() + payload.len());
-        self.buffer.extend_from_slice(header);
-        let start = self.buffer.len();
+    pub(crate) fn push(&mut self, header: &Header, payload: &[u8]) -> &mut [u8] {
+        let (bytes, len) = header;
+        self.len += len + payload.len();
+        self.buffer.reserve(MAX_HEADER_LEN + payload.len());
+        // A copy of fixed length is a few instructions; what is too much is taken back.
+        let start = self.buffer.len() + len;
+        self.buffer.extend_from_slice(bytes);
+        self.buffer.truncate(start);
         self.buffer.extend_from_slice(payload);
         &mut self.buffer[start..]
     }
 
     /// Appends a copy of `header`, then `payload` by reference.
-    pub(crate) fn push_bulk(&mut self, header: &[u8], payload: Bytes) {
-        self.buffer.extend_from_slice(header);
-        self.len += header.len() + payload.len();
-        self.bulk.push_back(Bulk { at: self.buffer.len(), bytes: payload });
+    pub(crate) fn push_bulk(&mut self, (header, len): &Header, payload: Bytes) {
+        self.buffer.extend_from_slice(&header[..*len]);
+        self.len += len + payload.len();
+        let at = self.buffer.len();
+        self.bulk.get_or_insert_default().push_back(Bulk { at, bytes: payload });
     }
 
     /// Fills `slices` with what comes next; the number of slices filled.
     #[inline]
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let Some(bulk) = &self.bulk else {
+            return match (&self.buffer[self.head..], slices) {
+                ([], _) | (_, []) => 0,
+                (next, [first, ..]) => {
+                    *first = IoSlice::new(next);
+                    1
+                }
+            };
+        };
         let mut filled = 0;
         let mut start = self.head;
-        let mut bulk = self.bulk.iter();
+        let mut bulk = bulk.iter();
         while filled < slices.len() {
             let next = bulk.next();
             let end = next.map_or(self.buffer.len(), |next| next.at);
@@ -88,7 +107,9 @@ impl SendQueue {
         if self.len == 0 {
             self.buffer.clear();
             self.head = 0;
-            self.bulk.clear();
+            if let Some(bulk) = &mut self.bulk {
+                bulk.clear();
+            }
         } else {
             self.advance_partly(count);
         }
@@ -96,24 +117,26 @@ impl SendQueue {
 
     fn advance_partly(&mut self, mut count: usize) {
         while count > 0 {
-            let end = self.bulk.front().map_or(self.buffer.len(), |next| next.at);
+            let front = self.bulk.as_ref().and_then(|bulk| bulk.front());
+            let end = front.map_or(self.buffer.len(), |next| next.at);
             let buffered = count.min(end - self.head);
             self.head += buffered;
             count -= buffered;
             if count > 0
-                && let Some(front) = self.bulk.front_mut()
+                && let Some(bulk) = &mut self.bulk
+                && let Some(front) = bulk.front_mut()
             {
                 let sent = count.min(front.bytes.len());
                 bytes::Buf::advance(&mut front.bytes, sent);
                 count -= sent;
                 if front.bytes.is_empty() {
-                    self.bulk.pop_front();
+                    bulk.pop_front();
                 }
             }
         }
         if self.head > COMPACT_ABOVE && self.head > self.buffer.len() / 2 {
             self.buffer.drain(..self.head);
-            for bulk in &mut self.bulk {
+            for bulk in self.bulk.iter_mut().flat_map(|bulk| bulk.iter_mut()) {
                 bulk.at -= self.head;
             }
             self.head = 0;
@@ -139,9 +162,7 @@ impl SendQueue {
         if self.len > 0 {
             return None;
         }
-        if self.bulk.capacity() > 0 {
-            self.bulk = VecDeque::new();
-        }
+        self.bulk = None;
         (self.buffer.capacity() > 0).then(|| std::mem::take(&mut self.buffer))
     }
 }
@@ -151,6 +172,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn header(bytes: &[u8]) -> Header {
+        let mut header = [0; MAX_HEADER_LEN];
+        header[..bytes.len()].copy_from_slice(bytes);
+        (header, bytes.len())
+    }
 
     #[derive(Debug, Clone)]
     enum Step {
@@ -189,14 +216,14 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Small(bytes) => {
-                        queue.push(b"h", &bytes);
+                        queue.push(&header(b"h"), &bytes);
                         expected.push(b'h');
                         expected.extend(bytes);
                     }
                     Step::Bulk(bytes) => {
                         expected.push(b'h');
                         expected.extend(&bytes);
-                        queue.push_bulk(b"h", bytes.into());
+                        queue.push_bulk(&header(b"h"), bytes.into());
                     }
                     Step::Transmit { slices, portion } => {
                         transmitted.extend(transmit(&mut queue, slices, Some(portion)));
@@ -215,9 +242,9 @@ mod tests {
     #[test]
     fn a_buffer_that_never_drains_is_compacted() {
         let mut queue = SendQueue::default();
-        queue.push(b"", &[1; 1000]);
+        queue.push(&header(b""), &[1; 1000]);
         for _ in 0..10_000 {
-            queue.push(b"", &[2; 1000]);
+            queue.push(&header(b""), &[2; 1000]);
             queue.advance(1000);
         }
         assert!(queue.buffer.capacity() < 4 * COMPACT_ABOVE, "{}", queue.buffer.capacity());

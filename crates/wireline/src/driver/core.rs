@@ -39,6 +39,8 @@ pub(crate) struct Core {
     tail_at: usize,
     /// When the last bytes came.
     received_at: Instant,
+    /// They came since the driver last asked.
+    has_received: bool,
     transport_error: Option<Box<io::Error>>,
     outcome: Option<Box<CloseEvent>>,
     waiters: Option<Box<Waiters>>,
@@ -48,7 +50,7 @@ pub(crate) struct Core {
     pub(super) is_read_exhausted: bool,
     /// The `WebSocket` was dropped: nobody takes messages any more.
     pub(super) is_reader_gone: bool,
-    /// The peer sends no more.
+    /// The peer sends no more, or the transport failed: it is not read again.
     is_eof: bool,
     /// Reading waits for the application; the protocol knows.
     is_reading_paused: bool,
@@ -80,6 +82,7 @@ impl Core {
             tail: Vec::new(),
             tail_at: 0,
             received_at: now(),
+            has_received: false,
             transport_error: None,
             outcome: None,
             waiters: None,
@@ -96,6 +99,11 @@ impl Core {
     /// Bytes that came in the same segment as the handshake.
     pub(super) fn receive_first(&mut self, bytes: &[u8]) {
         self.tail = bytes.to_vec();
+    }
+
+    /// The time, if it was looked at since this was last called.
+    pub(super) fn take_received_at(&mut self) -> Option<Instant> {
+        std::mem::take(&mut self.has_received).then_some(self.received_at)
     }
 
     pub(super) fn outcome(&self) -> Option<&CloseEvent> {
@@ -178,6 +186,7 @@ impl Core {
             std::task::ready!(Pin::new(transport).poll_read(cx, &mut free))?;
             let count = free.filled().len();
             self.received_at = now();
+            self.has_received = true;
             let left = self.decode(&mut buffer[..count], until);
             if left > 0 {
                 self.tail = buffers::take_bytes();
@@ -333,6 +342,8 @@ impl Core {
     // The end.
 
     fn handle_transport_error(&mut self, error: io::Error) {
+        // TLS gives the same error again, as often as it is asked.
+        self.is_eof = true;
         self.connection.handle_transport_error();
         self.transport_error.get_or_insert_with(|| Box::new(error));
     }
