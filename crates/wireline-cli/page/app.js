@@ -2,7 +2,7 @@
 // Everything a peer sends is shown with textContent, so it stays text whatever it holds.
 
 const MAX_ENTRIES = 500; // entries kept in the log
-const MAX_SHOWN = { text: 2000, binary: 512 }; // characters and bytes shown of one message
+const MAX_SHOWN = { text: 2000, binary: 256 }; // characters and bytes shown of one message
 const MAX_REASON = 123; // bytes: a control frame holds 125, and the code takes two
 
 const $ = (id) => document.getElementById(id);
@@ -68,7 +68,7 @@ function parseHex(input) {
 }
 
 function hexDump(bytes) {
-  const perLine = matchMedia("(min-width: 40rem)").matches ? 16 : 8;
+  const perLine = $("log").clientWidth >= 620 ? 16 : 8; // what fits beside the text
   const lines = [];
   for (let at = 0; at < bytes.length; at += perLine) {
     const row = [...bytes.subarray(at, at + perLine)];
@@ -111,6 +111,7 @@ function showWaiting() {
   while (log.childElementCount > MAX_ENTRIES) log.firstElementChild.remove();
 }
 
+const titles = { sent: "Sent", message: "Received" };
 const note = (text) => element("p", "note", text);
 const detail = (text) => element("span", "", text);
 
@@ -118,7 +119,7 @@ function facts(pairs) {
   const list = element("dl", "facts", "");
   for (const [name, value] of pairs) {
     const pair = document.createElement("div");
-    pair.append(element("dt", "", name), element("dd", "", value));
+    pair.append(element("dt", "", name), " ", element("dd", "", value));
     list.append(pair);
   }
   return list;
@@ -147,8 +148,6 @@ function addBinary(event, start, size, name) {
   if (rest > 0) body.push(note(`… and ${count(rest, "more byte")}`));
   addEntry(event, titles[event], details, ...body);
 }
-
-const titles = { sent: "Sent", message: "Received" };
 
 $("clear").addEventListener("click", () => {
   waiting.length = 0;
@@ -201,13 +200,15 @@ function urlProblem(text) {
   } catch {
     return "This is not a URL. One looks like ws://host/path, or wss:// for TLS.";
   }
-  if (!/^wss?:$/.test(url.protocol)) return `A WebSocket URL starts with ws:// or wss://, not ${url.protocol}`;
+  if (!/^wss?:$/.test(url.protocol)) {
+    return `A WebSocket URL starts with ws:// or wss://, not ${url.protocol}`;
+  }
   if (url.hash) return "A WebSocket URL has no fragment: remove the # and what follows.";
 }
 
 function protocolProblem(names) {
   const wrong = names.find((name) => !/^[!#$%&'*+\-.^_`|~\w]+$/.test(name));
-  if (wrong !== undefined) return `“${wrong}” cannot name a subprotocol: no spaces or separators, ASCII only.`;
+  if (wrong) return `“${wrong}” cannot name a subprotocol: no spaces or separators, ASCII only.`;
   if (new Set(names).size < names.length) return "The same subprotocol is there twice.";
 }
 
@@ -231,10 +232,10 @@ function connect(url, protocols) {
 
   socket.addEventListener("open", ({ target }) => {
     opened = true;
-    const pairs = [["subprotocol", target.protocol || "none"]];
+    const pairs = [["url", target.url], ["subprotocol", target.protocol || "(none)"]];
     if (target.extensions) pairs.push(["extensions", target.extensions]);
     const took = `after ${Math.round(performance.now() - started)} ms`;
-    addEntry("open", "Open", [detail(took)], note(target.url), facts(pairs));
+    addEntry("open", "Open", [detail(took)], facts(pairs));
     showState();
   });
 
@@ -246,14 +247,18 @@ function connect(url, protocols) {
   socket.addEventListener("error", () => {
     const why = opened
       ? "The connection failed."
-      : "The connection could not be made. Is a WebSocket server listening there, and does it speak the subprotocol asked for?";
+      : "The connection could not be made. Is a WebSocket server listening there, and does it " +
+        "speak the subprotocol asked for?";
     addEntry("error", "Error", [], note(`${why} A browser tells a page no more; its console may.`));
     showState();
   });
 
   socket.addEventListener("close", ({ code, reason, wasClean }) => {
-    const pairs = [["code", String(code)], ["reason", reason || "none"], ["wasClean", String(wasClean)]];
-    addEntry("close", "Close", [], note(`${code} ${closeMeaning(code)}`), facts(pairs));
+    addEntry("close", "Close", [], facts([
+      ["code", `${code} ${closeMeaning(code)}`],
+      ["reason", reason || "(none)"],
+      ["wasClean", String(wasClean)],
+    ]));
     showState();
   });
 
@@ -377,7 +382,9 @@ $("clock-toggle").addEventListener("click", () => {
     received += 1;
     $("clock").textContent = data;
     $("clock").dateTime = data;
-    $("clock-note").textContent = `${count(received, "message")} received, none asked for.`;
+    $("clock-note").textContent =
+      `${count(received, "message")} received, not one asked for. ` +
+      "Without push, a page would have to keep asking.";
   });
   clock.addEventListener("close", ({ target, code }) => {
     if (target === clock) stopClock(`The push connection ended. ${code} ${closeMeaning(code)}.`);

@@ -36,7 +36,7 @@ use self::{
     target::Target,
 };
 
-/// The longest message: what the load holds in memory once.
+/// The longest message, in bytes.
 const MAX_SIZE: u64 = 1 << 30;
 
 /// Puts load on a WebSocket server and says what a message cost.
@@ -149,8 +149,9 @@ fn measure(target: Target, plan: &Plan) -> Result<bool, Box<dyn Error>> {
     load.open(connections)?;
     let mut report = plan.report();
     let did_work = work(plan, &mut load, server, &mut report)?;
-    if let (Some(before), Some(server)) = (resident_before, server) {
-        report.memory(before, server.resident()?, connections);
+    let resident_now = server.and_then(|server| server.resident().ok());
+    if let (Some(before), Some(now)) = (resident_before, resident_now) {
+        report.memory(before, now, connections);
     }
     let unanswered = load.drain()?;
     let is_well = did_work && unanswered == 0 && load.tally.faults == 0;
@@ -167,11 +168,12 @@ fn work(plan: &Plan, load: &mut Load, server: Option<Process>, report: &mut Repo
     load.begin();
     load.work_until(Instant::now() + plan.warmup)?;
     load.record_latencies();
-    let start = Reading::take(units(load), &load.tally, server)?;
+    let units_before = units(load);
+    let start = Reading::take(units_before, &load.tally, server)?;
     load.work_until(Instant::now() + plan.duration)?;
     let end = Reading::take(units(load), &load.tally, server)?;
     report.window(unit, start, end);
-    Ok(unit == Unit::Nothing || units(load) > 0)
+    Ok(unit == Unit::Nothing || units(load) > units_before)
 }
 
 impl Plan {

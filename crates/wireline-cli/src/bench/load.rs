@@ -1,7 +1,7 @@
 //! The event loop: one thread, one epoll instance, edge-triggered.
 //!
 //! A message must cost the load less than it costs the server, or the load is what is measured. So a wake
-//! is one read and one write however many messages they carry, nothing is allocated or kept for a message,
+//! is one read and one write however many messages they carry, nothing is kept for a message that is sent,
 //! and the clock is read once for a batch of events.
 
 use std::{
@@ -434,5 +434,116 @@ impl Load {
         if self.connections[index].take().is_some() {
             self.live -= 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{TcpListener, TcpStream},
+        thread,
+    };
+
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use sha1::{Digest as _, Sha1};
+    use wireline_proto::{
+        Opcode,
+        frame::{FrameHeader, MAX_HEADER_LEN},
+        mask::apply_mask,
+    };
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+
+    /// A server that takes one connection at a time and gives every message to `answer` before it goes back.
+    fn serve(answer: fn(&mut Vec<u8>)) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || listener.incoming().for_each(|stream| drop(echo(stream.unwrap(), answer))));
+        address
+    }
+
+    fn echo(mut stream: TcpStream, answer: fn(&mut Vec<u8>)) -> io::Result<()> {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            request.extend_from_slice(&byte);
+        }
+        let request = String::from_utf8(request).unwrap();
+        let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+        let accept = Sha1::new().chain_update(key).chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+        let accept = STANDARD.encode(accept.finalize());
+        write!(stream, "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {accept}\r\n\r\n")?;
+        loop {
+            let mut head = [0; 2];
+            stream.read_exact(&mut head)?;
+            let mut key = [0; 4];
+            stream.read_exact(&mut key)?;
+            let mut payload = vec![0; usize::from(head[1] & 0x7F)];
+            stream.read_exact(&mut payload)?;
+            apply_mask(&mut payload, key, 0);
+            let opcode = Opcode::from_bits(head[0] & 0x0F).unwrap();
+            if !opcode.is_control() {
+                answer(&mut payload);
+            }
+            let mut header = [0; MAX_HEADER_LEN];
+            let header_len = FrameHeader::new(opcode, payload.len() as u64).encode(&mut header);
+            stream.write_all(&header[..header_len])?;
+            stream.write_all(&payload)?;
+            if opcode == Opcode::Close {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The tally of `work` on one connection for a short time, and how many answers stayed out.
+    fn run(work: Work, answer: fn(&mut Vec<u8>)) -> (Tally, u64) {
+        let target = Target::parse("ws://127.0.0.1/").unwrap();
+        let mut load = Load::new(target, serve(answer), work, Payload::text(20)).unwrap();
+        load.open(1).unwrap();
+        load.begin();
+        load.record_latencies();
+        load.work_until(Instant::now() + SHORT).unwrap();
+        let unanswered = load.drain().unwrap();
+        load.close_all().unwrap();
+        assert_eq!(load.live, 0);
+        (load.tally, unanswered)
+    }
+
+    #[test]
+    fn right_answers_are_counted() {
+        let (tally, unanswered) = run(Work::Echo { in_flight: 3 }, |_| {});
+        assert!(tally.messages >= 3, "{tally:?}");
+        assert_eq!((tally.bytes, tally.faults, unanswered), (tally.messages * 20, 0, 0));
+    }
+
+    #[test]
+    fn a_wrong_byte_is_a_fault() {
+        let (tally, _) = run(Work::Echo { in_flight: 1 }, |payload| payload[19] ^= 1);
+        assert_eq!((tally.messages, tally.first_fault), (0, Some(Fault::WrongContent)));
+    }
+
+    #[test]
+    fn a_missing_byte_is_a_fault() {
+        let (tally, _) = run(Work::Echo { in_flight: 1 }, |payload| payload.truncate(19));
+        assert_eq!((tally.messages, tally.first_fault), (0, Some(Fault::WrongContent)));
+    }
+
+    #[test]
+    fn a_stall_is_charged_to_the_messages_that_were_due() {
+        let (tally, unanswered) = run(Work::Rate { rate_hz: 1000 }, |_| thread::sleep(SHORT / 5));
+        // Six messages are answered in the time in which fifty are due; the last ones wait for the others.
+        assert_eq!((tally.faults, unanswered), (0, 0));
+        assert!(tally.latencies.quantile(1.0).unwrap() > 4 * SHORT, "{tally:?}");
+    }
+
+    #[test]
+    fn handshakes_follow_each_other() {
+        let (tally, _) = run(Work::Handshakes, |_| {});
+        assert!(tally.closed > 1, "{tally:?}");
+        assert_eq!(tally.first_fault, None);
     }
 }

@@ -5,6 +5,15 @@
 
 use std::{fs, io, time::Duration};
 
+/// What a process has had of the processors.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Usage {
+    /// How long its living threads have run, in user space and in the kernel.
+    pub(super) ran: Duration,
+    /// How long they could have run while others had their processor.
+    pub(super) waited: Duration,
+}
+
 /// A process that is watched.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Process {
@@ -15,7 +24,7 @@ impl Process {
     /// The process with this id, if it can be read.
     pub(super) fn new(pid: u32) -> Result<Self, String> {
         let process = Self { pid };
-        match process.cpu_time() {
+        match process.usage() {
             Ok(_) => Ok(process),
             Err(error) => Err(format!("cannot read the CPU time of process {pid}: {error}")),
         }
@@ -26,15 +35,20 @@ impl Process {
         Self { pid: std::process::id() }
     }
 
-    /// The time that its living threads have run, in user space and in the kernel.
-    pub(super) fn cpu_time(self) -> io::Result<Duration> {
-        let mut nanos = 0;
+    /// What it has had of the processors so far.
+    pub(super) fn usage(self) -> io::Result<Usage> {
+        let mut usage = Usage::default();
         for task in fs::read_dir(format!("/proc/{}/task", self.pid))? {
             // A thread may end between the listing and the reading.
             let Ok(schedstat) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-            nanos += first_number(&schedstat).ok_or(io::ErrorKind::InvalidData)?;
+            let mut nanos = schedstat.split_ascii_whitespace().map_while(|field| field.parse().ok());
+            let (Some(ran), Some(waited)) = (nanos.next(), nanos.next()) else {
+                return Err(io::ErrorKind::InvalidData.into());
+            };
+            usage.ran += Duration::from_nanos(ran);
+            usage.waited += Duration::from_nanos(waited);
         }
-        Ok(Duration::from_nanos(nanos))
+        Ok(usage)
     }
 
     /// Its resident memory in bytes.
@@ -64,10 +78,10 @@ mod tests {
         let process = Process::own();
         let resident = process.resident().unwrap();
         assert!((100_000..100_000_000_000).contains(&resident), "{resident}");
-        let before = process.cpu_time().unwrap();
+        let before = process.usage().unwrap().ran;
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(50) {}
-        assert!(process.cpu_time().unwrap() > before);
+        assert!(process.usage().unwrap().ran > before);
     }
 
     #[test]

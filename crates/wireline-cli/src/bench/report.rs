@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{histogram::Histogram, load::Tally, process::Process};
+use super::{
+    histogram::Histogram,
+    load::Tally,
+    process::{Process, Usage},
+};
 
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -13,8 +17,8 @@ pub(super) struct Reading {
     at: Instant,
     units: u64,
     bytes: u64,
-    own_cpu: Duration,
-    server_cpu: Option<Duration>,
+    own: Usage,
+    server: Option<Usage>,
 }
 
 impl Reading {
@@ -24,8 +28,9 @@ impl Reading {
             at: Instant::now(),
             units,
             bytes: tally.bytes,
-            own_cpu: Process::own().cpu_time()?,
-            server_cpu: server.map(Process::cpu_time).transpose()?,
+            own: Process::own().usage()?,
+            // A server that is gone shows in the connections that failed.
+            server: server.and_then(|server| server.usage().ok()),
         })
     }
 }
@@ -77,23 +82,26 @@ impl Report {
         if end.bytes > 0 {
             self.number("mib_per_second", (end.bytes - start.bytes) as f64 / seconds / f64::from(1 << 20), 1);
         }
-        let cost = |cpu: Duration| cpu.as_secs_f64() * 1e6 / units.max(1) as f64;
-        if let (Some(start_cpu), Some(end_cpu)) = (start.server_cpu, end.server_cpu) {
-            self.number(unit.server_cpu(), cost(end_cpu.saturating_sub(start_cpu)), 3);
+        let cost = |ran: Duration| ran.as_secs_f64() * 1e6 / units.max(1) as f64;
+        if let (Some(start), Some(end)) = (start.server, end.server) {
+            self.number(unit.server_cpu(), cost(end.ran.saturating_sub(start.ran)), 3);
         }
-        self.number(unit.load_cpu(), cost(end.own_cpu.saturating_sub(start.own_cpu)), 3);
+        self.number(unit.load_cpu(), cost(end.own.ran.saturating_sub(start.own.ran)), 3);
         self.busy(start, end);
     }
 
-    /// Which share of a core each side used.
+    /// Which share of a core each side used, and which it would have used if others had not.
     fn busy(&mut self, start: Reading, end: Reading) {
-        let seconds = (end.at - start.at).as_secs_f64();
-        if let (Some(start_cpu), Some(end_cpu)) = (start.server_cpu, end.server_cpu) {
-            let used = end_cpu.saturating_sub(start_cpu);
-            self.number("server_busy_percent", used.as_secs_f64() / seconds * 100.0, 1);
+        let percent = |start: Duration, end: Duration, window: Duration| {
+            end.saturating_sub(start).as_secs_f64() / window.as_secs_f64() * 100.0
+        };
+        let window = end.at - start.at;
+        if let (Some(start), Some(end)) = (start.server, end.server) {
+            self.number("server_busy_percent", percent(start.ran, end.ran, window), 1);
+            self.number("server_waited_percent", percent(start.waited, end.waited, window), 1);
         }
-        let used = end.own_cpu.saturating_sub(start.own_cpu);
-        self.number("load_busy_percent", used.as_secs_f64() / seconds * 100.0, 1);
+        self.number("load_busy_percent", percent(start.own.ran, end.own.ran, window), 1);
+        self.number("load_waited_percent", percent(start.own.waited, end.own.waited, window), 1);
     }
 
     /// The server's memory before the first connection and now.
@@ -196,13 +204,14 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn reading(at: Instant, seconds: u64, units: u64, cpu_ms: u64) -> Reading {
+    fn reading(at: Instant, seconds: u64, units: u64, ran_ms: u64) -> Reading {
+        let usage = |ran_ms| Usage { ran: Duration::from_millis(ran_ms), waited: Duration::from_millis(20) };
         Reading {
             at: at + Duration::from_secs(seconds),
             units,
             bytes: units << 20,
-            own_cpu: Duration::from_millis(cpu_ms),
-            server_cpu: Some(Duration::from_millis(2 * cpu_ms)),
+            own: usage(ran_ms),
+            server: Some(usage(2 * ran_ms)),
         }
     }
 
@@ -214,7 +223,8 @@ mod tests {
             report.to_json(),
             "{\"seconds\":2.000,\"messages\":1000,\"messages_per_second\":500,\"mib_per_second\":500.0,\
              \"server_cpu_us_per_message\":1000.000,\"load_cpu_us_per_message\":500.000,\
-             \"server_busy_percent\":50.0,\"load_busy_percent\":25.0}\n"
+             \"server_busy_percent\":50.0,\"server_waited_percent\":0.0,\
+             \"load_busy_percent\":25.0,\"load_waited_percent\":0.0}\n"
         );
     }
 
