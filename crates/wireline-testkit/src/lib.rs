@@ -5,6 +5,7 @@
 //! - [`frames`]: frames as literal bytes, right and deliberately wrong ones.
 //! - [`Endpoint`]: one connection that a test talks to in bytes.
 //! - [`Pair`]: two connections, one clock, and a wire that can be cut, narrowed and held.
+//! - [`RawPeer`]: the other end of a connection under test, on a real socket.
 //! - [`allocations`]: what a piece of code asks of the allocator.
 
 pub mod allocations;
@@ -12,10 +13,12 @@ mod clock;
 mod endpoint;
 pub mod frames;
 mod pair;
+mod raw_peer;
 
 pub use self::{
     clock::Clock,
     endpoint::{Endpoint, Told},
     frames::{Frame, LengthForm},
     pair::{Pair, Wire},
+    raw_peer::{RawPeer, accept_value},
 };

@@ -17,7 +17,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 use wireline_proto::{Config, handshake::ClientHandshake};
 
 use self::target::Target;
@@ -130,7 +130,7 @@ impl Connect {
         self
     }
 
-    async fn run(self) -> Result<WebSocket, ConnectError> {
+    async fn run(self) -> Result<Answer, ConnectError> {
         let target = Target::parse(&self.url)?;
         if let Some(name) = self.invalid_header {
             return Err(ConnectError::InvalidHeader(name));
@@ -159,7 +159,7 @@ impl Connect {
         let transport = secure(transport, &target, self.tls).await?;
         let response = exchange(transport, request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(ConnectError::Rejected(Box::new(keep_body(response).await)));
+            return Ok(Answer::Refusal(response));
         }
         let negotiated = handshake.check(&response)?;
         let upgraded =
@@ -177,7 +177,7 @@ impl Connect {
         });
         let ws = WebSocket::new(Arc::clone(&link));
         spawn_driver(link, None);
-        Ok(ws)
+        Ok(Answer::Connection(ws))
     }
 }
 
@@ -186,11 +186,24 @@ impl IntoFuture for Connect {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let timeout = self.handshake_timeout;
         Box::pin(async move {
-            tokio::time::timeout(timeout, self.run()).await.unwrap_or(Err(ConnectError::Timeout))
+            let deadline = Instant::now() + self.handshake_timeout;
+            match tokio::time::timeout_at(deadline, self.run()).await {
+                Ok(Ok(Answer::Connection(ws))) => Ok(ws),
+                Ok(Ok(Answer::Refusal(response))) => {
+                    Err(ConnectError::Rejected(Box::new(keep_body(response, deadline).await)))
+                }
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(ConnectError::Timeout),
+            }
         })
     }
+}
+
+/// What a server said to the handshake.
+enum Answer {
+    Connection(WebSocket),
+    Refusal(Response<Incoming>),
 }
 
 /// Reaches the host, trying each of its addresses.
@@ -240,14 +253,20 @@ async fn exchange(transport: Transport, request: Request<()>) -> Result<Response
         .map_err(failed)?;
     // Ends with the upgrade, or with the response's body when that is dropped.
     tokio::spawn(connection.with_upgrades());
-    sender.send_request(request.map(|()| Empty::<Bytes>::new())).await.map_err(failed)
+    let response = sender.send_request(request.map(|()| Empty::<Bytes>::new())).await.map_err(failed)?;
+    // hyper's own limit lets through what comes in one read.
+    let head: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if head > MAX_HEAD {
+        return Err(ConnectError::Http("the head of the response is too long".into()));
+    }
+    Ok(response)
 }
 
-/// A refusal with the beginning of its body.
-async fn keep_body(response: Response<Incoming>) -> Response<Bytes> {
+/// A refusal with the beginning of its body: what came by the deadline.
+async fn keep_body(response: Response<Incoming>, deadline: Instant) -> Response<Bytes> {
     let (head, mut body) = response.into_parts();
     let mut kept = BytesMut::new();
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout_at(deadline, body.frame()).await {
         let Ok(data) = frame.into_data() else { continue };
         let room = MAX_BODY - kept.len();
         kept.extend_from_slice(&data[..data.len().min(room)]);

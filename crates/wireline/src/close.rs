@@ -81,6 +81,9 @@ pub enum CloseCause {
     /// Reading or writing failed.
     #[error("the connection was lost: {0}")]
     Transport(Arc<io::Error>),
+    /// Messages that came after this end began to close were dropped, since nobody took them.
+    #[error("messages that came while this end was closing were dropped, since nobody took them")]
+    Unread,
     /// This end gave the connection up: `abort()`, or the runtime ended.
     #[error("the connection was aborted at this end")]
     Aborted,

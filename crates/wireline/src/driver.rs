@@ -17,7 +17,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -131,15 +131,17 @@ impl Link {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Message>, RecvError>> {
         let mut core = self.lock();
-        core.is_reader_waiting = false;
         let is_driver = self.is_driver(cx);
         loop {
             if let Some(message) = core.take_message() {
+                if !is_driver && core.has_more_to_read() {
+                    // While this task is busy with the message, the driver sees to what is behind it.
+                    self.notify_driver();
+                }
                 return Poll::Ready(Ok(Some(message)));
             }
-            if let Some(outcome) = core.outcome() {
-                let clean = outcome.was_clean;
-                return Poll::Ready(if clean { Ok(None) } else { Err(RecvError(Box::new(outcome.clone()))) });
+            if let Some(end) = core.end_of_messages() {
+                return Poll::Ready(end);
             }
             let filled = self.with_io_context(cx, is_driver, |cx| core.poll_fill(cx, Until::Message));
             if filled.is_pending() {
@@ -149,7 +151,6 @@ impl Link {
                 }
                 // This task reads for itself; what that made is written before it parks.
                 self.reader.register(cx.waker());
-                core.is_reader_waiting = true;
                 if !self.with_io_context(cx, false, |cx| core.flush_and_settle(cx)) {
                     return Poll::Pending;
                 }
@@ -163,29 +164,21 @@ impl Link {
         }
     }
 
-    /// The future of a `recv` that waited was dropped: the driver reads from now on.
-    pub(crate) fn cancel_recv(&self) {
-        let mut core = self.lock();
-        if std::mem::take(&mut core.is_reader_waiting) {
-            drop(core);
-            self.reader.take();
-            self.wake_driver();
-        }
-    }
-
-    /// Queues `message`, waiting while more than the high-water mark is unsent.
+    /// Queues `message`, waiting while more than the high-water mark is unsent; `place` is the waiting
+    /// task's, to be given up with [`cancel_send`](Self::cancel_send).
     #[inline]
     pub(crate) fn poll_send(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
         message: &mut Option<Message>,
+        place: &mut Option<usize>,
     ) -> Poll<Result<(), SendError>> {
         let mut core = self.lock();
         if core.is_above_high_water() && core.connection.is_open() {
             let is_driver = self.is_driver(cx);
             self.with_io_context(cx, is_driver, |cx| core.flush(cx));
             if core.is_above_high_water() && core.connection.is_open() {
-                core.register_sender(cx.waker());
+                core.register_sender(cx.waker(), place);
                 return Poll::Pending;
             }
         }
@@ -217,17 +210,21 @@ impl Link {
     }
 
     /// Waits until everything queued was handed to the system.
-    pub(crate) fn poll_flushed(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+    pub(crate) fn poll_flushed(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        place: &mut Option<usize>,
+    ) -> Poll<Result<(), SendError>> {
         let mut core = self.lock();
         let is_driver = self.is_driver(cx);
         self.with_io_context(cx, is_driver, |cx| core.flush(cx));
-        if core.connection.pending_transmit() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        if !core.connection.is_open() {
+        if core.connection.is_finished() {
             return Poll::Ready(Err(SendError::Closed));
         }
-        core.register_sender(cx.waker());
+        if core.is_flushed() {
+            return Poll::Ready(Ok(()));
+        }
+        core.register_sender(cx.waker(), place);
         Poll::Pending
     }
 
@@ -255,13 +252,23 @@ impl Link {
         self.notify_driver();
     }
 
-    pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> Poll<CloseEvent> {
+    /// Waits for the outcome; `place` is the waiting task's, to be given up with
+    /// [`cancel_closed`](Self::cancel_closed).
+    pub(crate) fn poll_closed(&self, cx: &Context<'_>, place: &mut Option<usize>) -> Poll<CloseEvent> {
         let mut core = self.lock();
         if let Some(outcome) = core.outcome() {
             return Poll::Ready(outcome.clone());
         }
-        core.register_closed(cx.waker());
+        core.register_closed(cx.waker(), place);
         Poll::Pending
+    }
+
+    pub(crate) fn cancel_send(&self, place: usize) {
+        self.lock().unregister_sender(place);
+    }
+
+    pub(crate) fn cancel_closed(&self, place: usize) {
+        self.lock().unregister_closed(place);
     }
 
     pub(crate) fn with_connection<R>(&self, f: impl FnOnce(&Connection) -> R) -> R {
@@ -299,13 +306,8 @@ impl Link {
             core.close(CloseFrame::new(CloseCode::NORMAL, "").ok().as_ref(), Initiator::User);
         }
         let is_due = timer.as_mut().is_due(core.take_received_at());
-        if is_due {
-            // Before the peer is found silent, what it sent is read. Should a reader have gone without a
-            // word, the driver reads from here on.
-            core.is_reader_waiting = false;
-            core.is_read_exhausted = false;
-        }
-        if !std::mem::take(&mut core.is_read_exhausted) && !core.is_reader_waiting {
+        // Before the peer is found silent, what it sent is read.
+        if !std::mem::take(&mut core.is_read_exhausted) || is_due {
             core.read_ahead(cx);
         }
         if is_due {
@@ -344,18 +346,16 @@ impl fmt::Debug for Link {
     }
 }
 
-/// What the transport's wake-ups do while a task other than the driver's waits in `recv`: that task
-/// reads for itself. If none waits, the driver reads ahead.
+/// What the transport's wake-ups do while a task other than the driver's waits in `recv`: that task comes
+/// first and reads for itself. The driver looks after it, should the task have turned to other work.
 impl Wake for Link {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        match self.reader.take() {
-            Some(reader) => reader.wake(),
-            None => self.wake_driver(),
-        }
+        self.reader.wake();
+        self.wake_driver();
     }
 }
 
@@ -406,7 +406,10 @@ impl Timer {
             None => sleep.set(Some(tokio::time::sleep_until(due.into()))),
         }
         *this.due = Some(due);
-        if sleep.as_pin_mut().is_some_and(|sleep| sleep.poll(cx).is_ready()) {
+        // A task that has used up its turns still gets its timer.
+        if let Some(sleep) = sleep.as_pin_mut()
+            && pin!(tokio::task::unconstrained(sleep)).poll(cx).is_ready()
+        {
             cx.waker().wake_by_ref();
         }
     }
@@ -422,7 +425,7 @@ enum SeatState {
     Vacant(Option<Waker>),
     Taken(Arc<Link>),
     /// The handler ended, and what it left behind may still accept: in a task of its own.
-    Orphaned,
+    Orphaned(Option<Registration>),
 }
 
 impl Seat {
@@ -441,24 +444,36 @@ impl Seat {
                 *state = SeatState::Taken(Arc::clone(link));
             }
             SeatState::Taken(_) => {}
-            SeatState::Orphaned => spawn_driver(Arc::clone(link), None),
+            SeatState::Orphaned(registration) => spawn_driver(Arc::clone(link), registration.take()),
         }
     }
 
-    /// The connection, if the handler has accepted. An ended handler gives the seat up.
-    fn poll_taken(&self, cx: &Context<'_>, handler_ended: bool) -> Option<Arc<Link>> {
+    /// The connection, if the handler has accepted.
+    fn poll_taken(&self, cx: &Context<'_>) -> Option<Arc<Link>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let SeatState::Taken(link) = &*state {
             return Some(Arc::clone(link));
         }
-        *state =
-            if handler_ended { SeatState::Orphaned } else { SeatState::Vacant(Some(cx.waker().clone())) };
+        *state = SeatState::Vacant(Some(cx.waker().clone()));
         None
+    }
+
+    /// The handler has ended without accepting.
+    fn orphan(&self, registration: Option<Registration>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*state {
+            // Accepted in the meantime, by another task.
+            SeatState::Taken(link) => spawn_driver(Arc::clone(link), registration),
+            _ => *state = SeatState::Orphaned(registration),
+        }
     }
 }
 
 /// Drives a connection in a task of its own.
 pub(crate) fn spawn_driver(link: Arc<Link>, registration: Option<Registration>) {
+    if let Some(registration) = &registration {
+        registration.set_link(&link);
+    }
     let driver: Driver<std::future::Pending<Result<()>>> =
         Driver { handler: None, seat: None, link: Some(link), timer: Timer::new(), registration };
     tokio::spawn(driver);
@@ -514,7 +529,7 @@ impl<H: Future<Output = Result<()>>> Future for Driver<H> {
             }
             let handler_ended = this.handler.is_none();
             if let Some(seat) = this.seat
-                && let Some(link) = seat.poll_taken(cx, handler_ended)
+                && let Some(link) = seat.poll_taken(cx)
             {
                 let _ = link.driver.set(cx.waker().clone());
                 if let Some(registration) = this.registration {
@@ -524,7 +539,13 @@ impl<H: Future<Output = Result<()>>> Future for Driver<H> {
                 *this.seat = None;
             }
             let Some(link) = this.link else {
-                return if handler_ended { Poll::Ready(()) } else { Poll::Pending };
+                if !handler_ended {
+                    return Poll::Pending;
+                }
+                if let Some(seat) = this.seat {
+                    seat.orphan(this.registration.take());
+                }
+                return Poll::Ready(());
             };
             if link.driver.get().is_none() {
                 let _ = link.driver.set(cx.waker().clone());

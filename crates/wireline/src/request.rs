@@ -45,6 +45,11 @@ use crate::{
 /// # }
 /// ```
 pub struct Request {
+    // Boxed, since a handler's task is as large as the largest thing it ever held across an await.
+    inner: Box<Inner>,
+}
+
+struct Inner {
     head: http::request::Parts,
     upgrade: UpgradeRequest,
     channel: Channel,
@@ -61,37 +66,37 @@ pub(crate) struct Channel {
 
 impl Request {
     pub(crate) fn new(head: http::request::Parts, upgrade: UpgradeRequest, channel: Channel) -> Self {
-        Self { head, upgrade, channel }
+        Self { inner: Box::new(Inner { head, upgrade, channel }) }
     }
 
     /// Path and query, as they were asked for.
     #[must_use]
     pub fn uri(&self) -> &Uri {
-        &self.head.uri
+        &self.inner.head.uri
     }
 
     /// The path, percent-encoded as it came.
     #[must_use]
     pub fn path(&self) -> &str {
-        self.head.uri.path()
+        self.inner.head.uri.path()
     }
 
     /// What stands behind the `?`.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
-        self.head.uri.query()
+        self.inner.head.uri.query()
     }
 
     /// All headers.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
-        &self.head.headers
+        &self.inner.head.headers
     }
 
     /// The first header of this name, if it is text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.headers.get(name)?.to_str().ok()
+        self.inner.head.headers.get(name)?.to_str().ok()
     }
 
     /// The origin of the page that asks; `None` from programs that are no browsers.
@@ -109,31 +114,41 @@ impl Request {
     /// The subprotocols on offer, the client's favourite first.
     #[must_use]
     pub fn protocols(&self) -> &[String] {
-        self.upgrade.protocols()
+        self.inner.upgrade.protocols()
     }
 
     /// The client's address; `None` on a Unix socket.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.channel.remote_addr
+        self.inner.channel.remote_addr
     }
 
     /// Agrees to the connection: await the builder for the [`WebSocket`].
     pub fn accept(self) -> Accept {
-        Accept { request: self, protocol: None, headers: HeaderMap::new(), invalid: None }
+        Accept {
+            inner: Box::new(Acceptance {
+                request: self,
+                protocol: None,
+                headers: HeaderMap::new(),
+                invalid: None,
+            }),
+        }
     }
 
-    /// Refuses the connection with a status, such as 401, 403 or 404: await the builder to send it.
+    /// Refuses the connection with a status, such as 401, 403 or 404: await the builder to send it. A 1xx
+    /// status is no refusal and becomes a 500.
     pub fn reject(self, status: StatusCode) -> Reject {
         let mut response = Response::new(Bytes::new());
-        *response.status_mut() = status;
-        Reject { request: self, response }
+        // 101 would look like an acceptance, and other 1xx like no answer at all.
+        let refusal = if status.is_informational() { StatusCode::INTERNAL_SERVER_ERROR } else { status };
+        *response.status_mut() = refusal;
+        Reject { inner: Box::new(Refusal { request: self, response }) }
     }
 }
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request").field("uri", &self.head.uri).finish_non_exhaustive()
+        f.debug_struct("Request").field("uri", &self.inner.head.uri).finish_non_exhaustive()
     }
 }
 
@@ -141,6 +156,11 @@ impl fmt::Debug for Request {
 #[must_use = "the client gets no answer until it is awaited"]
 #[derive(Debug)]
 pub struct Accept {
+    inner: Box<Acceptance>,
+}
+
+#[derive(Debug)]
+struct Acceptance {
     request: Request,
     protocol: Option<String>,
     headers: HeaderMap,
@@ -151,7 +171,7 @@ impl Accept {
     /// Agrees to this subprotocol. If the client did not offer it, awaiting gives
     /// [`AcceptError::ProtocolNotOffered`] and the client gets a 400.
     pub fn protocol(mut self, protocol: impl Into<String>) -> Self {
-        self.protocol = Some(protocol.into());
+        self.inner.protocol = Some(protocol.into());
         self
     }
 
@@ -160,15 +180,17 @@ impl Accept {
     pub fn header(mut self, name: &str, value: &str) -> Self {
         match parse_header(name, value) {
             Some((name, value)) => {
-                self.headers.append(name, value);
+                self.inner.headers.append(name, value);
             }
-            None => self.invalid = Some(name.to_owned()),
+            None => self.inner.invalid = Some(name.to_owned()),
         }
         self
     }
+}
 
+impl Acceptance {
     async fn run(self) -> Result<WebSocket, AcceptError> {
-        let Request { upgrade, channel, .. } = self.request;
+        let Inner { upgrade, channel, .. } = *self.request.inner;
         if let Some(name) = self.invalid {
             return Err(AcceptError::InvalidHeader(name));
         }
@@ -210,7 +232,7 @@ impl IntoFuture for Accept {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
+        Box::pin(self.inner.run())
     }
 }
 
@@ -218,6 +240,11 @@ impl IntoFuture for Accept {
 #[must_use = "the client gets no answer until it is awaited"]
 #[derive(Debug)]
 pub struct Reject {
+    inner: Box<Refusal>,
+}
+
+#[derive(Debug)]
+struct Refusal {
     request: Request,
     response: Response<Bytes>,
 }
@@ -225,14 +252,14 @@ pub struct Reject {
 impl Reject {
     /// Says more to the client.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        *self.response.body_mut() = body.into();
+        *self.inner.response.body_mut() = body.into();
         self
     }
 
     /// Adds a header, such as `Retry-After`. One that cannot be sent is left out.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         if let Some((name, value)) = parse_header(name, value) {
-            self.response.headers_mut().append(name, value);
+            self.inner.response.headers_mut().append(name, value);
         }
         self
     }
@@ -243,7 +270,8 @@ impl IntoFuture for Reject {
     type IntoFuture = std::future::Ready<Result<()>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let _ = self.request.channel.answer.send(self.response);
+        let Refusal { request, response } = *self.inner;
+        let _ = request.inner.channel.answer.send(response);
         std::future::ready(Ok(()))
     }
 }

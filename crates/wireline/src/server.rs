@@ -3,7 +3,17 @@
 mod http1;
 mod listener;
 
-use std::{fmt, future::Future, io, net::ToSocketAddrs, path::Path, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    net::ToSocketAddrs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -97,7 +107,11 @@ impl Server {
         H: Future<Output = Result<()>> + Send + 'static,
     {
         self.options.on_request = Some(Arc::new(move |request, seat, registration| {
-            spawn_handler(handler(request), seat, Some(registration));
+            // What panics before its first await takes its request along, which is then answered with 500.
+            match catch_unwind(AssertUnwindSafe(|| handler(request))) {
+                Ok(handler) => spawn_handler(handler, seat, Some(registration)),
+                Err(_) => tracing::error!("a handler panicked before its first await"),
+            }
         }));
         self
     }

@@ -66,7 +66,7 @@ impl Socket {
     /// Dropped before it is ready, nothing was sent; once ready, everything is queued.
     #[inline]
     pub fn send(&self, message: impl Into<Message>) -> SendMessage<'_> {
-        SendMessage { link: &self.link, message: Some(message.into()) }
+        SendMessage { link: &self.link, message: Some(message.into()), place: None }
     }
 
     /// Sends a message without waiting.
@@ -131,7 +131,7 @@ impl Socket {
     /// # Cancel safety
     /// Can be dropped and called again.
     pub async fn closed(&self) -> CloseEvent {
-        std::future::poll_fn(|cx| self.link.poll_closed(cx)).await
+        Closing { link: &self.link, place: None }.await
     }
 
     /// Bytes that were sent and not yet handed to the system, frame headers included.
@@ -211,12 +211,46 @@ impl fmt::Debug for Socket {
     }
 }
 
+/// The future of [`Socket::closed`], with its place among those who wait.
+struct Closing<'s> {
+    link: &'s Link,
+    place: Option<usize>,
+}
+
+impl Future for Closing<'_> {
+    type Output = CloseEvent;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseEvent> {
+        let link = self.link;
+        link.poll_closed(cx, &mut self.place)
+    }
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.link.cancel_closed(place);
+        }
+    }
+}
+
 /// The future of [`Socket::send`].
 #[derive(Debug)]
 #[must_use = "nothing is sent until it is awaited"]
 pub struct SendMessage<'s> {
     link: &'s Arc<Link>,
     message: Option<Message>,
+    /// Its place among those who wait for the peer to read.
+    place: Option<usize>,
+}
+
+impl Drop for SendMessage<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.link.cancel_send(place);
+        }
+    }
 }
 
 impl Future for SendMessage<'_> {
@@ -224,7 +258,7 @@ impl Future for SendMessage<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let link = self.link;
-        link.poll_send(cx, &mut self.message)
+        let this = &mut *self;
+        this.link.poll_send(cx, &mut this.message, &mut this.place)
     }
 }

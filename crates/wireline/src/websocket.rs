@@ -37,11 +37,15 @@ pub struct WebSocket {
     socket: Socket,
     /// As a `Stream`, it has given its last item.
     is_exhausted: bool,
+    /// As a `Sink`, its place among those who wait for the peer to read.
+    send_place: Option<usize>,
+    /// As a `Sink` that is closing, its place among those who wait for the outcome.
+    closed_place: Option<usize>,
 }
 
 impl WebSocket {
     pub(crate) fn new(link: Arc<Link>) -> Self {
-        Self { socket: Socket::new(link), is_exhausted: false }
+        Self { socket: Socket::new(link), is_exhausted: false, send_place: None, closed_place: None }
     }
 
     /// The next message. `Ok(None)`: the closing handshake completed, whatever its code.
@@ -53,7 +57,7 @@ impl WebSocket {
     /// Dropped early, no message is lost or doubled: the next call gives it.
     #[inline]
     pub fn recv(&mut self) -> RecvMessage<'_> {
-        RecvMessage { link: self.socket.link(), is_waiting: false }
+        RecvMessage { link: self.socket.link() }
     }
 
     /// A handle for other tasks to send through.
@@ -103,7 +107,8 @@ impl Sink<Message> for WebSocket {
     type Error = SendError;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.socket.link().poll_send(cx, &mut None)
+        let this = self.get_mut();
+        this.socket.link().poll_send(cx, &mut None, &mut this.send_place)
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SendError> {
@@ -111,12 +116,14 @@ impl Sink<Message> for WebSocket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.socket.link().poll_flushed(cx)
+        let this = self.get_mut();
+        this.socket.link().poll_flushed(cx, &mut this.send_place)
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         self.socket.close();
-        self.socket.link().poll_closed(cx).map(|_| Ok(()))
+        let this = self.get_mut();
+        this.socket.link().poll_closed(cx, &mut this.closed_place).map(|_| Ok(()))
     }
 }
 
@@ -125,25 +132,13 @@ impl Sink<Message> for WebSocket {
 #[must_use = "nothing is received until it is awaited"]
 pub struct RecvMessage<'w> {
     link: &'w Arc<Link>,
-    is_waiting: bool,
 }
 
 impl Future for RecvMessage<'_> {
     type Output = Result<Option<Message>, RecvError>;
 
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = self.link.poll_recv(cx);
-        self.is_waiting = polled.is_pending();
-        polled
-    }
-}
-
-impl Drop for RecvMessage<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.is_waiting {
-            self.link.cancel_recv();
-        }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.link.poll_recv(cx)
     }
 }

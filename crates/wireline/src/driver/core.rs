@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use slab::Slab;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     sync::oneshot,
@@ -14,7 +15,7 @@ use tokio::{
 use wireline_proto::{CloseFrame, Connection, Event, Initiator, MessageKind};
 
 use super::{buffers, inbox::Inbox};
-use crate::{CloseEvent, Message, SendError, Utf8Bytes, transport::Transport};
+use crate::{CloseCause, CloseEvent, Message, RecvError, SendError, Utf8Bytes, transport::Transport};
 
 /// Slices of one vectored write. A burst of small frames is one slice; large payloads are one more each.
 const WRITE_SLICES: usize = 16;
@@ -44,10 +45,10 @@ pub(crate) struct Core {
     transport_error: Option<Box<io::Error>>,
     outcome: Option<Box<CloseEvent>>,
     waiters: Option<Box<Waiters>>,
-    /// The application waits in `recv` outside the driver's task: it reads, not the driver.
-    pub(super) is_reader_waiting: bool,
     /// While the driver's task was polled, `recv` saw that there is nothing to read.
     pub(super) is_read_exhausted: bool,
+    /// Messages found no room while this end was closing, and were dropped.
+    has_dropped: bool,
     /// The `WebSocket` was dropped: nobody takes messages any more.
     pub(super) is_reader_gone: bool,
     /// The peer sends no more, or the transport failed: it is not read again.
@@ -62,8 +63,8 @@ pub(crate) struct Core {
 /// Tasks that wait for something else than a message.
 #[derive(Default)]
 struct Waiters {
-    senders: Vec<Waker>,
-    closed: Vec<Waker>,
+    senders: Slab<Waker>,
+    closed: Slab<Waker>,
     pings: Vec<PendingPing>,
 }
 
@@ -86,8 +87,8 @@ impl Core {
             transport_error: None,
             outcome: None,
             waiters: None,
-            is_reader_waiting: false,
             is_read_exhausted: false,
+            has_dropped: false,
             is_reader_gone: false,
             is_eof: false,
             is_reading_paused: false,
@@ -121,6 +122,25 @@ impl Core {
         self.inbox.pop()
     }
 
+    /// Whether the driver has something to do behind a message that was taken: undecoded bytes, or
+    /// reading that waited for room.
+    pub(super) fn has_more_to_read(&self) -> bool {
+        !self.tail.is_empty() || self.is_reading_paused
+    }
+
+    /// What `recv` gives once every message is taken and the outcome is known.
+    pub(super) fn end_of_messages(&self) -> Option<Result<Option<Message>, RecvError>> {
+        let outcome = self.outcome.as_deref()?;
+        if outcome.was_clean && !self.has_dropped {
+            return Some(Ok(None));
+        }
+        let mut event = outcome.clone();
+        if self.has_dropped {
+            event.cause.get_or_insert(CloseCause::Unread);
+        }
+        Some(Err(RecvError(Box::new(event))))
+    }
+
     pub(super) fn has_message(&self) -> bool {
         !self.inbox.is_empty()
     }
@@ -128,7 +148,6 @@ impl Core {
     /// Nobody will take messages any more.
     pub(super) fn drop_reader(&mut self) {
         self.is_reader_gone = true;
-        self.is_reader_waiting = false;
         self.inbox.clear();
     }
 
@@ -245,7 +264,8 @@ impl Core {
     #[inline]
     fn handle_event(&mut self, event: Event<'_>) {
         match event {
-            Event::Message(_) if self.is_reader_gone || self.inbox.is_full() && !self.is_paused() => {}
+            Event::Message(_) if self.is_reader_gone => {}
+            Event::Message(_) if self.inbox.is_full() && !self.is_paused() => self.has_dropped = true,
             Event::Message(message) => self.inbox.push(match message.kind() {
                 MessageKind::Text => Message::Text(Utf8Bytes::from_text_payload(message)),
                 MessageKind::Binary => Message::Binary(message.into_payload().into_bytes()),
@@ -333,6 +353,11 @@ impl Core {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether everything queued was handed to the system.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.connection.pending_transmit() == 0 && !self.needs_flush
+    }
+
     /// Whether a sender should wait for the peer to read.
     #[inline]
     pub(super) fn is_above_high_water(&self) -> bool {
@@ -399,12 +424,24 @@ impl Core {
 
     // Who waits.
 
-    pub(super) fn register_sender(&mut self, waker: &Waker) {
-        register(&mut self.waiters.get_or_insert_default().senders, waker);
+    pub(super) fn register_sender(&mut self, waker: &Waker, place: &mut Option<usize>) {
+        register(&mut self.waiters.get_or_insert_default().senders, waker, place);
     }
 
-    pub(super) fn register_closed(&mut self, waker: &Waker) {
-        register(&mut self.waiters.get_or_insert_default().closed, waker);
+    pub(super) fn unregister_sender(&mut self, place: usize) {
+        if let Some(waiters) = &mut self.waiters {
+            waiters.senders.try_remove(place);
+        }
+    }
+
+    pub(super) fn register_closed(&mut self, waker: &Waker, place: &mut Option<usize>) {
+        register(&mut self.waiters.get_or_insert_default().closed, waker, place);
+    }
+
+    pub(super) fn unregister_closed(&mut self, place: usize) {
+        if let Some(waiters) = &mut self.waiters {
+            waiters.closed.try_remove(place);
+        }
     }
 
     #[inline]
@@ -413,7 +450,7 @@ impl Core {
             && (self.connection.pending_transmit() <= self.connection.config().send_high_water
                 || !self.connection.is_open())
         {
-            waiters.senders.drain(..).for_each(Waker::wake);
+            waiters.senders.iter().for_each(|(_, sender)| sender.wake_by_ref());
         }
     }
 
@@ -421,8 +458,8 @@ impl Core {
         if self.outcome.is_some()
             && let Some(mut waiters) = self.waiters.take()
         {
-            waiters.closed.drain(..).for_each(Waker::wake);
-            waiters.senders.drain(..).for_each(Waker::wake);
+            waiters.closed.drain().for_each(Waker::wake);
+            waiters.senders.drain().for_each(Waker::wake);
         }
     }
 }
@@ -437,9 +474,10 @@ pub(super) enum Until {
     Full,
 }
 
-/// Adds a waker, unless the same task is there already.
-fn register(wakers: &mut Vec<Waker>, waker: &Waker) {
-    if !wakers.iter().any(|known| known.will_wake(waker)) {
-        wakers.push(waker.clone());
+/// Notes who waits, in the place that it has or in a new one.
+fn register(waiting: &mut Slab<Waker>, waker: &Waker, place: &mut Option<usize>) {
+    match place.and_then(|place| waiting.get_mut(place)) {
+        Some(known) => known.clone_from(waker),
+        None => *place = Some(waiting.insert(waker.clone())),
     }
 }

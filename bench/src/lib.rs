@@ -1,0 +1,60 @@
+//! What the servers have in common: where they listen.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use socket2::{Domain, Socket, Type};
+
+/// Connections that wait to be accepted; Linux allows so many by default.
+const BACKLOG: i32 = 4096;
+
+/// The largest message that a server must take.
+pub const MAX_MESSAGE_SIZE: usize = 4 << 20;
+
+/// How often, in seconds, a server must look after a silent peer.
+pub const KEEPALIVE_SECONDS: u32 = 20;
+
+/// The address that the command line names: a port of this machine.
+///
+/// # Panics
+/// When there is no such argument: a server has nothing else to do then.
+#[must_use]
+pub fn address() -> SocketAddr {
+    let port = std::env::args().nth(1).and_then(|port| port.parse().ok());
+    (Ipv4Addr::LOCALHOST, port.expect("the first argument is the port to listen on")).into()
+}
+
+/// A nonblocking socket that listens on [`address`].
+///
+/// # Panics
+/// When the port is taken.
+#[must_use]
+pub fn listener() -> std::net::TcpListener {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("SO_REUSEADDR");
+    socket.bind(&address().into()).expect("the port is free");
+    socket.listen(BACKLOG).expect("the socket listens");
+    socket.set_nonblocking(true).expect("O_NONBLOCK");
+    socket.into()
+}
+
+/// Runs `serve` for every connection, on one thread, the way every tokio server here does.
+///
+/// # Panics
+/// When the runtime cannot be built.
+pub fn serve<F, S>(serve: F)
+where
+    F: Fn(tokio::net::TcpStream) -> S,
+    S: Future<Output = ()> + Send + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener()).expect("the listener registers");
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            if stream.set_nodelay(true).is_ok() {
+                // As their own benchmarks do: without tokio's budget, which only shares out a thread's time.
+                tokio::spawn(tokio::task::unconstrained(serve(stream)));
+            }
+        }
+    });
+}
