@@ -42,7 +42,7 @@ const MAX_SIZE: u64 = 1 << 30;
 /// Puts load on a WebSocket server and says what a message cost.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BenchArgs {
-    /// The server: ws://host[:port][/path]
+    /// The server: `ws://host[:port][/path]`
     #[arg(value_parser = Target::parse)]
     url: Target,
 

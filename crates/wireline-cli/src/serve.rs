@@ -21,7 +21,7 @@ pub(crate) struct ServeArgs {
     #[arg(default_value = "127.0.0.1:8080")]
     addr: SocketAddr,
 
-    /// Let in pages of this origin too, such as https://app.example (repeatable; pages of this server
+    /// Let in pages of this origin too, such as `https://app.example` (repeatable; pages of this server
     /// itself are always let in, programs that are no browsers too)
     #[arg(long, value_name = "ORIGIN")]
     origin: Vec<String>,

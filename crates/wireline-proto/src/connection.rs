@@ -356,6 +356,13 @@ impl Connection {
         self.queue.len()
     }
 
+    /// When bytes were last received: the `now` of that call.
+    #[must_use]
+    #[inline]
+    pub fn last_received(&self) -> Instant {
+        self.watch.heard()
+    }
+
     /// The time from the last keepalive Ping to its Pong.
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {

@@ -31,7 +31,7 @@ use pin_project_lite::pin_project;
 use tokio::{sync::oneshot, time::Sleep};
 use wireline_proto::{CloseCode, CloseFrame, Config, Connection, Initiator, Negotiated};
 
-use self::core::{Core, Until, now};
+use self::core::{Core, Want, now};
 use crate::{
     CloseEvent, Message, RecvError, Result, SendError, entropy, registry::Registration, transport::Transport,
 };
@@ -48,9 +48,15 @@ pub(crate) struct Link {
     /// `WebSocket` and `Socket`s. At zero nobody can use the connection any more, and it is closed.
     handles: AtomicUsize,
     pub(crate) id: u64,
-    pub(crate) protocol: Option<Box<str>>,
-    pub(crate) url: Option<Box<str>>,
     pub(crate) remote_addr: Option<SocketAddr>,
+    /// Boxed, since a server's connections most often have neither.
+    names: Option<Box<Names>>,
+}
+
+#[derive(Debug)]
+struct Names {
+    protocol: Option<String>,
+    url: Option<Box<str>>,
 }
 
 /// What a finished opening handshake leaves to make a [`Link`] of.
@@ -67,7 +73,9 @@ pub(crate) struct Opened {
 impl Link {
     pub(crate) fn new(opened: Opened) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-        let protocol = opened.negotiated.protocol().map(Into::into);
+        let protocol = opened.negotiated.protocol().map(str::to_owned);
+        let names = Names { protocol, url: opened.url };
+        let names = (names.protocol.is_some() || names.url.is_some()).then(|| Box::new(names));
         let connection = Connection::new(opened.negotiated, opened.config, entropy::mask_key, now());
         let mut core = Core::new(connection, opened.transport);
         core.receive_first(&opened.first_bytes);
@@ -78,10 +86,17 @@ impl Link {
             is_attended: AtomicBool::new(false),
             handles: AtomicUsize::new(0),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            protocol,
-            url: opened.url,
             remote_addr: opened.remote_addr,
+            names,
         })
+    }
+
+    pub(crate) fn protocol(&self) -> Option<&str> {
+        self.names.as_ref()?.protocol.as_deref()
+    }
+
+    pub(crate) fn url(&self) -> Option<&str> {
+        self.names.as_ref()?.url.as_deref()
     }
 
     #[inline]
@@ -132,8 +147,9 @@ impl Link {
     ) -> Poll<Result<Option<Message>, RecvError>> {
         let mut core = self.lock();
         let is_driver = self.is_driver(cx);
+        let mut wanted = None;
         loop {
-            if let Some(message) = core.take_message() {
+            if let Some(message) = wanted.or_else(|| core.take_message()) {
                 if !is_driver && core.has_more_to_read() {
                     // While this task is busy with the message, the driver sees to what is behind it.
                     self.notify_driver();
@@ -143,7 +159,9 @@ impl Link {
             if let Some(end) = core.end_of_messages() {
                 return Poll::Ready(end);
             }
-            let filled = self.with_io_context(cx, is_driver, |cx| core.poll_fill(cx, Until::Message));
+            wanted = None;
+            let want = &mut Want::One(&mut wanted);
+            let filled = self.with_io_context(cx, is_driver, |cx| core.poll_fill(cx, want));
             if filled.is_pending() {
                 if is_driver {
                     core.is_read_exhausted = true;
@@ -154,7 +172,7 @@ impl Link {
                 if !self.with_io_context(cx, false, |cx| core.flush_and_settle(cx)) {
                     return Poll::Pending;
                 }
-            } else if !core.has_message() && !core.connection.is_open() {
+            } else if wanted.is_none() && !core.connection.is_open() {
                 // The end is the driver's to bring about.
                 self.wake_driver();
                 if is_driver {

@@ -155,7 +155,7 @@ impl Socket {
     /// The subprotocol agreed on.
     #[must_use]
     pub fn protocol(&self) -> Option<&str> {
-        self.link.protocol.as_deref()
+        self.link.protocol()
     }
 
     /// The extensions agreed on, as they would stand in a header; empty if there are none.
@@ -167,7 +167,7 @@ impl Socket {
     /// The URL that was connected to, with the default port left out. `None` on a server.
     #[must_use]
     pub fn url(&self) -> Option<&str> {
-        self.link.url.as_deref()
+        self.link.url()
     }
 
     /// The peer's address; `None` on a Unix socket.

@@ -37,15 +37,19 @@ pub struct WebSocket {
     socket: Socket,
     /// As a `Stream`, it has given its last item.
     is_exhausted: bool,
-    /// As a `Sink`, its place among those who wait for the peer to read.
-    send_place: Option<usize>,
-    /// As a `Sink` that is closing, its place among those who wait for the outcome.
-    closed_place: Option<usize>,
+    sink: Option<Box<SinkPlaces>>,
+}
+
+/// As a `Sink`, its places among those who wait.
+#[derive(Default)]
+struct SinkPlaces {
+    send: Option<usize>,
+    closed: Option<usize>,
 }
 
 impl WebSocket {
     pub(crate) fn new(link: Arc<Link>) -> Self {
-        Self { socket: Socket::new(link), is_exhausted: false, send_place: None, closed_place: None }
+        Self { socket: Socket::new(link), is_exhausted: false, sink: None }
     }
 
     /// The next message. `Ok(None)`: the closing handshake completed, whatever its code.
@@ -108,7 +112,7 @@ impl Sink<Message> for WebSocket {
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let this = self.get_mut();
-        this.socket.link().poll_send(cx, &mut None, &mut this.send_place)
+        this.socket.link().poll_send(cx, &mut None, &mut this.sink.get_or_insert_default().send)
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SendError> {
@@ -117,13 +121,13 @@ impl Sink<Message> for WebSocket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let this = self.get_mut();
-        this.socket.link().poll_flushed(cx, &mut this.send_place)
+        this.socket.link().poll_flushed(cx, &mut this.sink.get_or_insert_default().send)
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         self.socket.close();
         let this = self.get_mut();
-        this.socket.link().poll_closed(cx, &mut this.closed_place).map(|_| Ok(()))
+        this.socket.link().poll_closed(cx, &mut this.sink.get_or_insert_default().closed).map(|_| Ok(()))
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Watch {
     has_progress: bool,
     /// Nobody reads, since the application does not take messages.
     is_paused: bool,
-    latency: Option<Duration>,
+    latency_us: Option<u32>,
 }
 
 /// What a due deadline asks for.
@@ -36,7 +36,7 @@ impl Watch {
             ping_behind: 0,
             has_progress: false,
             is_paused: false,
-            latency: None,
+            latency_us: None,
         }
     }
 
@@ -49,7 +49,8 @@ impl Watch {
     /// The answer to the Ping came.
     pub(super) fn hear_pong(&mut self, now: Instant) {
         if let Some(pinged) = self.pinged.take() {
-            self.latency = Some(now.saturating_duration_since(pinged));
+            let latency = now.saturating_duration_since(pinged).as_micros();
+            self.latency_us = Some(u32::try_from(latency).unwrap_or(u32::MAX));
         }
     }
 
@@ -66,8 +67,13 @@ impl Watch {
         self.is_paused = paused;
     }
 
+    #[inline]
+    pub(super) fn heard(&self) -> Instant {
+        self.heard
+    }
+
     pub(super) fn latency(&self) -> Option<Duration> {
-        self.latency
+        self.latency_us.map(|micros| Duration::from_micros(micros.into()))
     }
 
     /// When to look again. `None`: never.

@@ -1,8 +1,8 @@
 //! Buffers that the connections of a thread share, so that an idle connection owns none.
 
-use std::{cell::RefCell, collections::VecDeque};
+use std::cell::RefCell;
 
-use crate::Message;
+use super::inbox::Backlog;
 
 /// What one read can bring.
 const READ_BUFFER: usize = 64 << 10;
@@ -16,7 +16,8 @@ const KEEP_UP_TO: usize = 128 << 10;
 #[derive(Default)]
 struct Spares {
     bytes: Vec<Vec<u8>>,
-    inboxes: Vec<VecDeque<Message>>,
+    #[expect(clippy::vec_box, reason = "the boxes themselves are lent, so that an inbox is a pointer")]
+    backlogs: Vec<Box<Backlog>>,
 }
 
 thread_local! {
@@ -30,7 +31,7 @@ pub(super) fn with_read_buffer<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
     READ.with_borrow_mut(|buffer| f(buffer))
 }
 
-/// An empty buffer, to encode into or to keep unread bytes in.
+/// An empty buffer to encode into.
 #[inline]
 pub(super) fn take_bytes() -> Vec<u8> {
     SPARE.with_borrow_mut(|spares| spares.bytes.pop()).unwrap_or_else(|| Vec::with_capacity(4 << 10))
@@ -46,17 +47,15 @@ pub(super) fn keep_bytes(mut buffer: Vec<u8>) {
     });
 }
 
-/// A queue for decoded messages.
-#[inline]
-pub(super) fn take_inbox() -> VecDeque<Message> {
-    SPARE.with_borrow_mut(|spares| spares.inboxes.pop()).unwrap_or_else(|| VecDeque::with_capacity(32))
+/// An empty place for what was read ahead.
+pub(super) fn take_backlog() -> Box<Backlog> {
+    SPARE.with_borrow_mut(|spares| spares.backlogs.pop()).unwrap_or_default()
 }
 
-#[inline]
-pub(super) fn keep_inbox(inbox: VecDeque<Message>) {
+pub(super) fn keep_backlog(backlog: Box<Backlog>) {
     SPARE.with_borrow_mut(|spares| {
-        if spares.inboxes.len() < SPARES && inbox.capacity() * size_of::<Message>() <= KEEP_UP_TO {
-            spares.inboxes.push(inbox);
+        if spares.backlogs.len() < SPARES && backlog.capacity() <= KEEP_UP_TO {
+            spares.backlogs.push(backlog);
         }
     });
 }

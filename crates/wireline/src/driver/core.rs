@@ -34,19 +34,13 @@ pub(crate) struct Core {
     pub(super) connection: Connection,
     transport: Option<Transport>,
     inbox: Inbox,
-    /// Received bytes, of which those from `tail_at` on are not decoded yet: the application has a
-    /// message to answer first, or the inbox is full.
-    tail: Vec<u8>,
-    tail_at: usize,
-    /// When the last bytes came.
-    received_at: Instant,
-    /// They came since the driver last asked.
-    has_received: bool,
     transport_error: Option<Box<io::Error>>,
     outcome: Option<Box<CloseEvent>>,
     waiters: Option<Box<Waiters>>,
     /// While the driver's task was polled, `recv` saw that there is nothing to read.
     pub(super) is_read_exhausted: bool,
+    /// Bytes came since the driver last asked.
+    has_received: bool,
     /// Messages found no room while this end was closing, and were dropped.
     has_dropped: bool,
     /// The `WebSocket` was dropped: nobody takes messages any more.
@@ -80,14 +74,11 @@ impl Core {
             connection,
             transport: Some(transport),
             inbox: Inbox::default(),
-            tail: Vec::new(),
-            tail_at: 0,
-            received_at: now(),
-            has_received: false,
             transport_error: None,
             outcome: None,
             waiters: None,
             is_read_exhausted: false,
+            has_received: false,
             has_dropped: false,
             is_reader_gone: false,
             is_eof: false,
@@ -99,12 +90,12 @@ impl Core {
 
     /// Bytes that came in the same segment as the handshake.
     pub(super) fn receive_first(&mut self, bytes: &[u8]) {
-        self.tail = bytes.to_vec();
+        self.inbox.keep_tail(bytes);
     }
 
     /// The time, if it was looked at since this was last called.
     pub(super) fn take_received_at(&mut self) -> Option<Instant> {
-        std::mem::take(&mut self.has_received).then_some(self.received_at)
+        std::mem::take(&mut self.has_received).then(|| self.connection.last_received())
     }
 
     pub(super) fn outcome(&self) -> Option<&CloseEvent> {
@@ -125,7 +116,7 @@ impl Core {
     /// Whether the driver has something to do behind a message that was taken: undecoded bytes, or
     /// reading that waited for room.
     pub(super) fn has_more_to_read(&self) -> bool {
-        !self.tail.is_empty() || self.is_reading_paused
+        self.inbox.has_tail() || self.is_reading_paused
     }
 
     /// What `recv` gives once every message is taken and the outcome is known.
@@ -142,20 +133,20 @@ impl Core {
     }
 
     pub(super) fn has_message(&self) -> bool {
-        !self.inbox.is_empty()
+        self.inbox.has_message()
     }
 
     /// Nobody will take messages any more.
     pub(super) fn drop_reader(&mut self) {
         self.is_reader_gone = true;
-        self.inbox.clear();
+        self.inbox.clear_messages();
     }
 
     /// While the application is busy: reads and decodes until the read-ahead is full or there is nothing
     /// to read, which registers `cx`.
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) {
         while !self.is_paused() {
-            if self.poll_fill(cx, Until::Full).is_pending() {
+            if self.poll_fill(cx, &mut Want::All).is_pending() {
                 return;
             }
         }
@@ -171,21 +162,23 @@ impl Core {
 
     /// Decodes what is there, or reads once. `Ready` if anything came of it, be it the end.
     #[inline]
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<()> {
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, want: &mut Want<'_>) -> Poll<()> {
         if std::mem::take(&mut self.is_reading_paused) {
             self.connection.pause_receiving(false, now());
         }
-        if !self.tail.is_empty() {
-            self.decode_tail(until);
+        if self.inbox.has_tail() {
+            let (mut tail, at) = self.inbox.take_tail();
+            let left = self.decode(&mut tail[at..], self.connection.last_received(), want);
+            self.inbox.put_tail_back(tail, left);
             return Poll::Ready(());
         }
         if self.is_eof || self.transport.is_none() {
             return Poll::Pending;
         }
         let read = if self.connection.bulk_buffer().is_some() {
-            self.poll_read_bulk(cx)
+            self.poll_read_bulk(cx, want)
         } else {
-            self.poll_read(cx, until)
+            self.poll_read(cx, want)
         };
         match read {
             Poll::Pending => return Poll::Pending,
@@ -198,32 +191,27 @@ impl Core {
 
     /// Reads into the thread's buffer, and decodes what came.
     #[inline]
-    fn poll_read(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, want: &mut Want<'_>) -> Poll<io::Result<usize>> {
         buffers::with_read_buffer(|buffer| {
             let Some(transport) = &mut self.transport else { return Poll::Pending };
             let mut free = ReadBuf::new(buffer);
             std::task::ready!(Pin::new(transport).poll_read(cx, &mut free))?;
             let count = free.filled().len();
-            self.received_at = now();
-            self.has_received = true;
-            let left = self.decode(&mut buffer[..count], until);
-            if left > 0 {
-                self.tail = buffers::take_bytes();
-                self.tail.extend_from_slice(&buffer[count - left..count]);
-            }
+            self.has_received = count > 0;
+            let left = self.decode(&mut buffer[..count], now(), want);
+            self.inbox.keep_tail(&buffer[count - left..count]);
             Poll::Ready(Ok(count))
         })
     }
 
     /// Reads the rest of a large payload straight into its message.
-    fn poll_read_bulk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_read_bulk(&mut self, cx: &mut Context<'_>, want: &mut Want<'_>) -> Poll<io::Result<usize>> {
         let (Some(transport), Some(mut bulk)) = (&mut self.transport, self.connection.bulk_buffer()) else {
             return Poll::Pending;
         };
         let count = std::task::ready!(tokio_util::io::poll_read_buf(Pin::new(transport), cx, &mut bulk))?;
-        self.received_at = now();
-        if let Some(event) = self.connection.receive_bulk(self.received_at) {
-            self.handle_event(event);
+        if let Some(event) = self.connection.receive_bulk(now()) {
+            self.handle_event(event, want);
         }
         Poll::Ready(Ok(count))
     }
@@ -233,26 +221,14 @@ impl Core {
         self.connection.receive_eof();
     }
 
-    fn decode_tail(&mut self, until: Until) {
-        let mut tail = std::mem::take(&mut self.tail);
-        let left = self.decode(&mut tail[self.tail_at..], until);
-        if left > 0 {
-            self.tail_at = tail.len() - left;
-            self.tail = tail;
-        } else {
-            self.tail_at = 0;
-            buffers::keep_bytes(tail);
-        }
-    }
-
     /// Decodes from the front of `input`; how many bytes are left.
     #[inline]
-    fn decode(&mut self, mut input: &mut [u8], until: Until) -> usize {
-        while let Some(event) = self.connection.receive(&mut input, self.received_at) {
-            self.handle_event(event);
-            let enough = match until {
-                Until::Message => self.has_message(),
-                Until::Full => self.is_paused(),
+    fn decode(&mut self, mut input: &mut [u8], now: Instant, want: &mut Want<'_>) -> usize {
+        while let Some(event) = self.connection.receive(&mut input, now) {
+            self.handle_event(event, want);
+            let enough = match want {
+                Want::One(wanted) => wanted.is_some(),
+                Want::All => self.is_paused(),
             };
             if enough {
                 break;
@@ -262,14 +238,20 @@ impl Core {
     }
 
     #[inline]
-    fn handle_event(&mut self, event: Event<'_>) {
+    fn handle_event(&mut self, event: Event<'_>, want: &mut Want<'_>) {
         match event {
             Event::Message(_) if self.is_reader_gone => {}
             Event::Message(_) if self.inbox.is_full() && !self.is_paused() => self.has_dropped = true,
-            Event::Message(message) => self.inbox.push(match message.kind() {
-                MessageKind::Text => Message::Text(Utf8Bytes::from_text_payload(message)),
-                MessageKind::Binary => Message::Binary(message.into_payload().into_bytes()),
-            }),
+            Event::Message(message) => {
+                let message = match message.kind() {
+                    MessageKind::Text => Message::Text(Utf8Bytes::from_text_payload(message)),
+                    MessageKind::Binary => Message::Binary(message.into_payload().into_bytes()),
+                };
+                match want {
+                    Want::One(wanted) if wanted.is_none() => **wanted = Some(message),
+                    _ => self.inbox.push(message),
+                }
+            }
             Event::Pong(payload) => self.handle_pong(payload.as_ref()),
             Event::Ping(_) | Event::Closed(_) => {}
         }
@@ -376,8 +358,7 @@ impl Core {
     /// Gives the connection up.
     pub(super) fn abort(&mut self) {
         self.connection.abort();
-        self.tail = Vec::new();
-        self.tail_at = 0;
+        self.inbox.clear_tail();
     }
 
     /// Writes what is queued and brings the end on its way, as far as it comes. Whether the outcome has
@@ -465,13 +446,13 @@ impl Core {
 }
 
 /// How far to decode.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Until {
-    /// To the next message: the application waits for it, and what it answers goes out before anything
-    /// that the frames behind it bring about, such as a Close frame.
-    Message,
+#[derive(Debug)]
+pub(super) enum Want<'m> {
+    /// To the next message, which goes here: the application waits for it, and what it answers goes out
+    /// before anything that the frames behind it bring about, such as a Close frame.
+    One(&'m mut Option<Message>),
     /// As far as the read-ahead allows.
-    Full,
+    All,
 }
 
 /// Notes who waits, in the place that it has or in a new one.

@@ -1,4 +1,4 @@
-//! Decoded messages that the application has not taken yet.
+//! What was read and the application has not taken yet.
 
 use std::collections::VecDeque;
 
@@ -12,59 +12,119 @@ const READ_AHEAD_BYTES: usize = 64 << 10;
 /// Messages that are read ahead, since a message without payload costs memory too.
 const READ_AHEAD_MESSAGES: usize = 1024;
 
-/// A bounded queue. A single message waits in place; more of them in a queue that the thread lends.
+/// Decoded messages, and received bytes behind them that are not decoded yet. Both are bounded. What
+/// holds them is lent by the thread, so that an empty inbox costs a pointer.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    first: Option<Message>,
-    rest: VecDeque<Message>,
-    bytes: usize,
+    backlog: Option<Box<Backlog>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    messages: VecDeque<Message>,
+    message_bytes: usize,
+    /// Received bytes, of which those from `tail_at` on are not decoded yet.
+    tail: Vec<u8>,
+    tail_at: usize,
+}
+
+impl Backlog {
+    /// Bytes that it holds on to while it is empty.
+    pub(super) fn capacity(&self) -> usize {
+        self.messages.capacity() * size_of::<Message>() + self.tail.capacity()
+    }
 }
 
 impl Inbox {
-    #[inline]
     pub(super) fn push(&mut self, message: Message) {
-        self.bytes += message.len();
-        if self.first.is_none() && self.rest.is_empty() {
-            self.first = Some(message);
-            return;
-        }
-        if self.rest.capacity() == 0 {
-            self.rest = buffers::take_inbox();
-        }
-        self.rest.push_back(message);
+        let backlog = self.backlog();
+        backlog.message_bytes += message.len();
+        backlog.messages.push_back(message);
     }
 
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Message> {
-        let message = match self.first.take() {
-            Some(message) => message,
-            None => self.pop_rest()?,
-        };
-        self.bytes -= message.len();
+        let backlog = self.backlog.as_mut()?;
+        let message = backlog.messages.pop_front()?;
+        backlog.message_bytes -= message.len();
+        self.give_back_if_empty();
         Some(message)
     }
 
     #[inline]
-    fn pop_rest(&mut self) -> Option<Message> {
-        let message = self.rest.pop_front()?;
-        if self.rest.is_empty() {
-            buffers::keep_inbox(std::mem::take(&mut self.rest));
-        }
-        Some(message)
-    }
-
-    #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.rest.is_empty()
+    pub(super) fn has_message(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| !backlog.messages.is_empty())
     }
 
     /// Whether nothing more should be read ahead.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.bytes >= READ_AHEAD_BYTES || self.rest.len() >= READ_AHEAD_MESSAGES
+        self.backlog.as_ref().is_some_and(|backlog| {
+            backlog.message_bytes >= READ_AHEAD_BYTES || backlog.messages.len() >= READ_AHEAD_MESSAGES
+        })
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    #[inline]
+    pub(super) fn has_tail(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| !backlog.tail.is_empty())
+    }
+
+    /// Keeps received bytes for later.
+    pub(super) fn keep_tail(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.backlog().tail.extend_from_slice(bytes);
+        }
+    }
+
+    /// Takes the kept bytes out to decode from them; [`put_tail_back`](Self::put_tail_back) follows.
+    #[inline]
+    pub(super) fn take_tail(&mut self) -> (Vec<u8>, usize) {
+        match &mut self.backlog {
+            Some(backlog) => (std::mem::take(&mut backlog.tail), backlog.tail_at),
+            None => (Vec::new(), 0),
+        }
+    }
+
+    /// The last `left` bytes of what was taken out are still not decoded.
+    #[inline]
+    pub(super) fn put_tail_back(&mut self, mut tail: Vec<u8>, left: usize) {
+        let tail_at = tail.len() - left;
+        if left == 0 {
+            tail.clear();
+        }
+        let backlog = self.backlog();
+        backlog.tail_at = if left == 0 { 0 } else { tail_at };
+        backlog.tail = tail;
+        self.give_back_if_empty();
+    }
+
+    pub(super) fn clear_messages(&mut self) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.messages.clear();
+            backlog.message_bytes = 0;
+        }
+        self.give_back_if_empty();
+    }
+
+    pub(super) fn clear_tail(&mut self) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.tail.clear();
+            backlog.tail_at = 0;
+        }
+        self.give_back_if_empty();
+    }
+
+    #[inline]
+    fn backlog(&mut self) -> &mut Backlog {
+        self.backlog.get_or_insert_with(buffers::take_backlog)
+    }
+
+    #[inline]
+    fn give_back_if_empty(&mut self) {
+        if self.backlog.as_ref().is_some_and(|backlog| backlog.messages.is_empty() && backlog.tail.is_empty())
+            && let Some(backlog) = self.backlog.take()
+        {
+            buffers::keep_backlog(backlog);
+        }
     }
 }
