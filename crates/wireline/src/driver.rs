@@ -43,6 +43,8 @@ pub(crate) struct Link {
     driver: OnceLock<Waker>,
     /// A task that waits in `recv` and is not the driver's.
     reader: AtomicWaker,
+    /// The transport has called that task, and it has not come yet.
+    is_reader_called: AtomicBool,
     /// The driver's task is being polled, and will flush before it parks.
     is_attended: AtomicBool,
     /// `WebSocket` and `Socket`s. At zero nobody can use the connection any more, and it is closed.
@@ -83,6 +85,7 @@ impl Link {
             core: Mutex::new(core),
             driver: OnceLock::new(),
             reader: AtomicWaker::new(),
+            is_reader_called: AtomicBool::new(false),
             is_attended: AtomicBool::new(false),
             handles: AtomicUsize::new(0),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -147,6 +150,8 @@ impl Link {
     ) -> Poll<Result<Option<Message>, RecvError>> {
         let mut core = self.lock();
         let is_driver = self.is_driver(cx);
+        core.is_reader_waiting = false;
+        self.is_reader_called.store(false, Ordering::Relaxed);
         let mut wanted = None;
         loop {
             if let Some(message) = wanted.or_else(|| core.take_message()) {
@@ -169,6 +174,7 @@ impl Link {
                 }
                 // This task reads for itself; what that made is written before it parks.
                 self.reader.register(cx.waker());
+                core.is_reader_waiting = true;
                 if !self.with_io_context(cx, false, |cx| core.flush_and_settle(cx)) {
                     return Poll::Pending;
                 }
@@ -324,10 +330,22 @@ impl Link {
             core.close(CloseFrame::new(CloseCode::NORMAL, "").ok().as_ref(), Initiator::User);
         }
         let is_due = timer.as_mut().is_due(core.take_received_at());
-        // Before the peer is found silent, what it sent is read.
-        if !std::mem::take(&mut core.is_read_exhausted) || is_due {
+        let is_reader_called = self.is_reader_called.swap(false, Ordering::AcqRel);
+        if is_due {
+            // Before the peer is found silent, what it sent is read.
+            core.read_ahead(cx);
+        } else if core.is_reader_waiting {
+            // The task that waits reads for itself, unless it was called and has not come yet. Then it
+            // gets one message, and is given the time to answer it before anything behind it is read.
+            if is_reader_called {
+                core.is_reader_waiting = false;
+                core.read_one(cx);
+                let _ = pin!(tokio::task::yield_now()).poll(cx);
+            }
+        } else if !core.is_read_exhausted {
             core.read_ahead(cx);
         }
+        core.is_read_exhausted = false;
         if is_due {
             core.connection.handle_timeout(now());
         }
@@ -372,6 +390,7 @@ impl Wake for Link {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        self.is_reader_called.store(true, Ordering::Release);
         self.reader.wake();
         self.wake_driver();
     }

@@ -37,6 +37,8 @@ pub(crate) struct Core {
     transport_error: Option<Box<io::Error>>,
     outcome: Option<Box<CloseEvent>>,
     waiters: Option<Box<Waiters>>,
+    /// A task outside the driver's waits in `recv`: it reads, not the driver.
+    pub(super) is_reader_waiting: bool,
     /// While the driver's task was polled, `recv` saw that there is nothing to read.
     pub(super) is_read_exhausted: bool,
     /// Bytes came since the driver last asked.
@@ -77,6 +79,7 @@ impl Core {
             transport_error: None,
             outcome: None,
             waiters: None,
+            is_reader_waiting: false,
             is_read_exhausted: false,
             has_received: false,
             has_dropped: false,
@@ -152,6 +155,19 @@ impl Core {
         }
         self.is_reading_paused = true;
         self.connection.pause_receiving(true, now());
+    }
+
+    /// Reads and decodes to the next message, or until there is nothing to read.
+    pub(super) fn read_one(&mut self, cx: &mut Context<'_>) {
+        let mut wanted = None;
+        while wanted.is_none() && !self.has_message() {
+            if self.poll_fill(cx, &mut Want::One(&mut wanted)).is_pending() {
+                return;
+            }
+        }
+        if let Some(message) = wanted {
+            self.inbox.push(message);
+        }
     }
 
     /// Whether reading waits for the application to take messages. Once this end is closing it does not:
