@@ -25,7 +25,7 @@ const LINES_AHEAD: usize = 64;
   1  closed cleanly, with another code
   2  wrong usage
   3  no connection: refused, no such name, TLS, or not a WebSocket
-  4  the connection was lost")]
+  4  the connection was lost, or messages were")]
 pub(crate) struct ConnectArgs {
     /// ws:// or wss://
     url: String,
@@ -66,10 +66,14 @@ pub(crate) async fn run(args: ConnectArgs) -> ExitCode {
     let outcome = talk(&mut ws).await;
     let close = ws.closed().await;
     eprintln!("{close}");
-    if let Err(error) = outcome {
-        eprintln!("wireline: {error}");
+    match outcome {
+        // What the close event does not say already.
+        Err(error) if close.was_clean => {
+            eprintln!("wireline: {error}");
+            ExitCode::from(4)
+        }
+        _ => exit_status(&close),
     }
-    exit_status(&close)
 }
 
 async fn open(args: ConnectArgs) -> Result<WebSocket, ConnectError> {
@@ -97,31 +101,37 @@ fn explain(error: &ConnectError) {
 }
 
 /// Sends lines and prints messages until the connection has ended.
-async fn talk(ws: &mut WebSocket) -> io::Result<()> {
+async fn talk(ws: &mut WebSocket) -> wireline::Result<()> {
     let mut lines = read_lines();
-    let mut at_end = false;
-    loop {
+    let socket = ws.socket();
+    // A task of its own, so that a server which does not read does not keep messages from being printed.
+    let sending = tokio::spawn(async move {
+        while let Some(line) = lines.recv().await {
+            if socket.send(line).await.is_err() {
+                return; // `recv` tells how it ended.
+            }
+        }
+        let _ = socket.close_with(CloseCode::NORMAL, "");
+    });
+    let outcome = loop {
         tokio::select! {
             message = ws.recv() => match message {
-                Ok(Some(message)) => print(&message).inspect_err(|_| ws.close())?,
-                Ok(None) | Err(_) => return Ok(()),
-            },
-            line = lines.recv(), if !at_end => match line {
-                Some(line) => {
-                    // A closed connection is told by `recv`.
-                    let _ = ws.send(line).await;
+                Ok(Some(message)) => {
+                    if let Err(error) = print(&message) {
+                        ws.close();
+                        break Err(error.into());
+                    }
                 }
-                None => {
-                    at_end = true;
-                    let _ = ws.close_with(CloseCode::NORMAL, "");
-                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error.into()),
             },
             _ = tokio::signal::ctrl_c() => {
-                at_end = true;
                 let _ = ws.close_with(CloseCode::NORMAL, "");
             }
         }
-    }
+    };
+    sending.abort();
+    outcome
 }
 
 /// The lines of standard input, read in a thread of their own since a terminal cannot be polled.

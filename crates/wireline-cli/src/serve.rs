@@ -104,7 +104,7 @@ async fn drain(handle: &ServerHandle, signals: &mut Signals) {
     eprintln!("closing {} connections with 1001 going away", handle.connections());
     tokio::select! {
         drained = handle.shutdown(GRACE) => {
-            eprintln!("closed {}, cut {}", drained.connections - drained.cut, drained.cut);
+            eprintln!("closed {}, cut {}", drained.connections.saturating_sub(drained.cut), drained.cut);
         }
         () = signals.next() => eprintln!("cut {}", handle.connections()),
     }
@@ -158,10 +158,12 @@ async fn push_clock(ws: &mut WebSocket) -> u64 {
             _ = second.tick() => {
                 let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
                 // A reader that is more than a minute behind wants the latest time, not all of them.
-                if ws.buffered_amount() < 2048 && ws.try_send(now).is_err() {
-                    return messages;
+                if ws.buffered_amount() < 2048 {
+                    if ws.try_send(now).is_err() {
+                        return messages;
+                    }
+                    messages += 1;
                 }
-                messages += 1;
             }
             message = ws.recv() => {
                 if !matches!(message, Ok(Some(_))) {

@@ -26,6 +26,7 @@ use crate::{
     driver::{Link, Opened, spawn_driver},
     entropy,
     request::parse_header,
+    server::LONGEST_TIMEOUT,
     transport::Transport,
 };
 
@@ -112,7 +113,7 @@ impl Connect {
 
     /// How long it may take from here to the open connection (10 s).
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.handshake_timeout = timeout;
+        self.handshake_timeout = timeout.min(LONGEST_TIMEOUT);
         self
     }
 

@@ -206,6 +206,9 @@ impl Link {
                 return Poll::Pending;
             }
         }
+        if let Some(place) = place.take() {
+            core.unregister_sender(place);
+        }
         let Some(message) = message.take() else { return Poll::Ready(Ok(())) };
         let sent = core.send(message);
         drop(core);
@@ -242,6 +245,10 @@ impl Link {
         let mut core = self.lock();
         let is_driver = self.is_driver(cx);
         self.with_io_context(cx, is_driver, |cx| core.flush(cx));
+        if !core.connection.is_open() {
+            // Should the write have failed, the driver brings the end about.
+            self.wake_driver();
+        }
         if core.connection.is_finished() {
             return Poll::Ready(Err(SendError::Closed));
         }
@@ -316,7 +323,8 @@ impl Link {
 
     pub(crate) fn drop_handle(&self) {
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.notify_driver();
+            // No lock orders this with the driver's look at the count, so it is told in any case.
+            self.wake_driver();
         }
     }
 
@@ -428,8 +436,9 @@ impl Timer {
     fn is_due(self: Pin<&mut Self>, now: Option<Instant>) -> bool {
         match (self.due, now) {
             (None, _) => false,
-            (Some(due), Some(now)) => due <= now,
-            (Some(_), None) => self.project().sleep.as_pin_mut().is_some_and(|sleep| sleep.is_elapsed()),
+            (Some(due), Some(now)) if due <= now => true,
+            // The time that is known may be an old one.
+            _ => self.project().sleep.as_pin_mut().is_some_and(|sleep| sleep.is_elapsed()),
         }
     }
 

@@ -27,6 +27,9 @@ use crate::{
     registry::{Registration, Registry},
 };
 
+/// Beyond this a timeout is no different from none, and sums with the clock's time could overflow.
+pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 type OnRequest = Arc<dyn Fn(Request, Arc<Seat>, Registration) + Send + Sync>;
 type OnHttp = Arc<
     dyn Fn(http::Request<Bytes>) -> Pin<Box<dyn Future<Output = http::Response<Bytes>> + Send>> + Send + Sync,
@@ -152,10 +155,10 @@ impl Server {
         self
     }
 
-    /// How long TLS and then the head of a request may take each (10 s).
+    /// How long TLS, then the head of a request, then the body of a plain one may take each (10 s).
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.options.handshake_timeout = timeout;
+        self.options.handshake_timeout = timeout.min(LONGEST_TIMEOUT);
         self
     }
 
@@ -262,9 +265,10 @@ pub struct ServerHandle {
 /// How a shutdown went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Connections that were there when it began.
+    /// Connections that were there when it began, or at the deadline if there were more then, since a
+    /// handshake was under way.
     pub connections: usize,
-    /// Those of them that had to be cut at the deadline.
+    /// Those that had to be cut at the deadline.
     pub cut: usize,
 }
 
@@ -288,7 +292,8 @@ impl ServerHandle {
         }
         let cut = self.registry.len();
         self.registry.abort_all();
-        Drained { connections, cut }
+        // Handshakes that were under way may have become connections since.
+        Drained { connections: connections.max(cut), cut }
     }
 }
 

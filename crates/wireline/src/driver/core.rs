@@ -170,10 +170,15 @@ impl Core {
         }
     }
 
-    /// Whether reading waits for the application to take messages. Once this end is closing it does not:
-    /// messages that find no room are dropped, so that the closing handshake can complete.
+    /// Whether reading waits for the application to take messages. Once this end is closing, and somebody
+    /// waits for the outcome, it does not: messages that find no room are dropped, so that the closing
+    /// handshake can complete.
     fn is_paused(&self) -> bool {
-        self.inbox.is_full() && self.connection.is_open()
+        let is_outcome_awaited = || self.waiters.as_ref().is_some_and(|waiters| !waiters.closed.is_empty());
+        self.inbox.is_full()
+            && self.connection.is_receiving()
+            && !self.is_reader_gone
+            && (self.connection.is_open() || !is_outcome_awaited())
     }
 
     /// Decodes what is there, or reads once. `Ready` if anything came of it, be it the end.
@@ -443,10 +448,11 @@ impl Core {
 
     #[inline]
     fn wake_senders(&mut self) {
-        if let Some(waiters) = &mut self.waiters
-            && (self.connection.pending_transmit() <= self.connection.config().send_high_water
-                || !self.connection.is_open())
-        {
+        let Some(waiters) = &mut self.waiters else { return };
+        if !self.connection.is_open() {
+            // Once, since they will find it closed.
+            waiters.senders.drain().for_each(Waker::wake);
+        } else if self.connection.pending_transmit() <= self.connection.config().send_high_water {
             waiters.senders.iter().for_each(|(_, sender)| sender.wake_by_ref());
         }
     }

@@ -176,7 +176,9 @@ async fn plain(request: hyper::Request<Incoming>, options: &Options) -> Response
         return response;
     };
     let (head, body) = request.into_parts();
-    match Limited::new(body, MAX_BODY).collect().await {
+    let body = tokio::time::timeout(options.handshake_timeout, Limited::new(body, MAX_BODY).collect());
+    let Ok(body) = body.await else { return status_response(StatusCode::REQUEST_TIMEOUT) };
+    match body {
         Ok(body) => on_http(http::Request::from_parts(head, body.to_bytes())).await,
         Err(error) if error.is::<LengthLimitError>() => status_response(StatusCode::PAYLOAD_TOO_LARGE),
         Err(_) => status_response(StatusCode::BAD_REQUEST),
