@@ -258,6 +258,22 @@ async fn a_silent_peer_is_found_by_both_ends() {
     assert!(matches!(close.cause, Some(CloseCause::PingTimeout)), "{close}");
 }
 
+/// What the driver read ahead does not make it miss its timer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_spoke_and_then_fell_silent_is_found_by_both_ends() {
+    let keepalive = Keepalive { interval: Duration::from_millis(150), timeout: Duration::from_millis(150) };
+    let (ws, mut peer) = client(Config::client().keepalive(keepalive)).await;
+    peer.send(&Frame::ping("once"));
+    peer.expect(&Frame::pong("once"));
+    let close = soon(ws.closed()).await;
+    assert!(matches!(close.cause, Some(CloseCause::PingTimeout)), "{close}");
+    let (ws, mut peer) = server(Config::server().keepalive(keepalive)).await;
+    peer.send_bytes(&Frame::ping("once").masked([1; 4]).bytes());
+    peer.expect(&Frame::pong("once"));
+    let close = soon(ws.closed()).await;
+    assert!(matches!(close.cause, Some(CloseCause::PingTimeout)), "{close}");
+}
+
 /// A task that has used up its turn gets no answer from tokio's timer; the timer must be set anyhow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_uses_up_its_turns_does_not_lose_the_keepalive() {
