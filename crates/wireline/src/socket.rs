@@ -99,8 +99,8 @@ impl Socket {
     }
 
     /// Starts the closing handshake without a code, behind everything that was sent. Messages that the
-    /// peer sent before it answers are still received. [`closed`](Self::closed) waits for the outcome.
-    /// Without effect if either end has begun to close.
+    /// peer sent before it answers are still received by an application that takes them.
+    /// [`closed`](Self::closed) waits for the outcome. Without effect if either end has begun to close.
     pub fn close(&self) {
         self.link.close(None);
     }
@@ -126,7 +126,8 @@ impl Socket {
 
     /// Waits for the end of the connection. Messages must still be taken meanwhile, in this task or
     /// another: a peer that sends more than the read-ahead (64 KiB) is not read any further otherwise,
-    /// and its Close frame is not seen.
+    /// and its Close frame is not seen. Once this end has begun to close, what finds no room there while
+    /// somebody waits here is dropped instead, and `recv` ends with an error that says so.
     ///
     /// # Cancel safety
     /// Can be dropped and called again.
