@@ -8,6 +8,7 @@
 //! the driver flushes when its task is about to park, reads ahead while the application is busy
 //! elsewhere, keeps the timers, and sees the connection to its end.
 
+mod alarms;
 mod buffers;
 mod core;
 mod inbox;
@@ -28,10 +29,13 @@ use std::{
 
 use atomic_waker::AtomicWaker;
 use pin_project_lite::pin_project;
-use tokio::{sync::oneshot, time::Sleep};
+use tokio::sync::oneshot;
 use wireline_proto::{CloseCode, CloseFrame, Config, Connection, Initiator, Negotiated};
 
-use self::core::{Core, Want, now};
+use self::{
+    alarms::Alarm,
+    core::{Core, Want, now},
+};
 use crate::{
     CloseEvent, Message, RecvError, Result, SendError, entropy, registry::Registration, transport::Transport,
 };
@@ -330,14 +334,14 @@ impl Link {
 
     // What the driver does.
 
-    /// Looks at everything once: the timer, what there is to read, what is queued, the end.
-    fn attend(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Timer>) -> Attended {
+    /// Looks at everything once: the deadline, what there is to read, what is queued, the end.
+    fn attend(self: &Arc<Self>, cx: &mut Context<'_>, alarm: &mut Option<Alarm>) -> Attended {
         let mut core = self.lock();
         self.is_attended.store(false, Ordering::Relaxed);
         if self.handles.load(Ordering::Acquire) == 0 && core.connection.is_open() {
             core.close(CloseFrame::new(CloseCode::NORMAL, "").ok().as_ref(), Initiator::User);
         }
-        let is_due = timer.as_mut().is_due(core.take_received_at());
+        let is_due = std::mem::take(&mut core.is_due);
         let is_reader_called = self.is_reader_called.swap(false, Ordering::AcqRel);
         if is_due {
             // Before the peer is found silent, what it sent is read.
@@ -362,8 +366,10 @@ impl Link {
             core.read_ahead(cx);
             core.flush_and_settle(cx);
         }
-        if is_due || !core.connection.is_open() || !timer.is_armed() {
-            timer.arm(&core.connection, cx);
+        if (is_due || alarm.is_none() || !core.connection.is_open())
+            && let Some(due) = core.connection.poll_timeout()
+        {
+            alarm.get_or_insert_with(|| Alarm::new(self)).set(due);
         }
         let is_driven = core.is_driven();
         let is_news = has_ended || core.has_message();
@@ -372,6 +378,19 @@ impl Link {
             self.reader.wake();
         }
         Attended { is_driven, has_ended }
+    }
+
+    /// Has the driver look at the connection if its deadline has passed, else says when that will be.
+    fn check_deadline(&self, now: Instant) -> Option<Instant> {
+        let mut core = self.lock();
+        let due = core.connection.poll_timeout()?;
+        if due > now {
+            return Some(due);
+        }
+        core.is_due = true;
+        drop(core);
+        self.wake_driver();
+        None
     }
 
     /// The driver was dropped before the end: its runtime is shutting down.
@@ -409,56 +428,6 @@ struct Attended {
     is_driven: bool,
     /// The outcome has just become known.
     has_ended: bool,
-}
-
-pin_project! {
-    /// The connection's one timer. It is set anew when it fires or must fire earlier, not when a message
-    /// moves the deadline to later.
-    struct Timer {
-        // When it fires; beside it, so that a message need not look at the timer itself.
-        due: Option<Instant>,
-        #[pin]
-        sleep: Option<Sleep>,
-    }
-}
-
-impl Timer {
-    fn new() -> Self {
-        Self { due: None, sleep: None }
-    }
-
-    fn is_armed(&self) -> bool {
-        self.due.is_some()
-    }
-
-    /// Whether it has fired, or should have by the time that is known.
-    #[inline]
-    fn is_due(self: Pin<&mut Self>, now: Option<Instant>) -> bool {
-        match (self.due, now) {
-            (None, _) => false,
-            (Some(due), Some(now)) if due <= now => true,
-            // The time that is known may be an old one.
-            _ => self.project().sleep.as_pin_mut().is_some_and(|sleep| sleep.is_elapsed()),
-        }
-    }
-
-    fn arm(self: Pin<&mut Self>, connection: &Connection, cx: &mut Context<'_>) {
-        let Some(due) = connection.poll_timeout() else { return };
-        let this = self.project();
-        let mut sleep = this.sleep;
-        match sleep.as_mut().as_pin_mut() {
-            Some(sleep) if !sleep.is_elapsed() && *this.due <= Some(due) => return,
-            Some(sleep) => sleep.reset(due.into()),
-            None => sleep.set(Some(tokio::time::sleep_until(due.into()))),
-        }
-        *this.due = Some(due);
-        // A task that has used up its turns still gets its timer.
-        if let Some(sleep) = sleep.as_pin_mut()
-            && pin!(tokio::task::unconstrained(sleep)).poll(cx).is_ready()
-        {
-            cx.waker().wake_by_ref();
-        }
-    }
 }
 
 /// Where a handler's task finds the connection that the handler accepts.
@@ -521,7 +490,7 @@ pub(crate) fn spawn_driver(link: Arc<Link>, registration: Option<Registration>) 
         registration.set_link(&link);
     }
     let driver: Driver<std::future::Pending<Result<()>>> =
-        Driver { handler: None, seat: None, link: Some(link), timer: Timer::new(), registration };
+        Driver { handler: None, seat: None, link: Some(link), alarm: None, registration };
     tokio::spawn(driver);
 }
 
@@ -530,13 +499,7 @@ pub(crate) fn spawn_handler<H>(handler: H, seat: Arc<Seat>, registration: Option
 where
     H: Future<Output = Result<()>> + Send + 'static,
 {
-    tokio::spawn(Driver {
-        handler: Some(handler),
-        seat: Some(seat),
-        link: None,
-        timer: Timer::new(),
-        registration,
-    });
+    tokio::spawn(Driver { handler: Some(handler), seat: Some(seat), link: None, alarm: None, registration });
 }
 
 pin_project! {
@@ -546,8 +509,7 @@ pin_project! {
         handler: Option<H>,
         seat: Option<Arc<Seat>>,
         link: Option<Arc<Link>>,
-        #[pin]
-        timer: Timer,
+        alarm: Option<Alarm>,
         registration: Option<Registration>,
     }
 
@@ -600,9 +562,10 @@ impl<H: Future<Output = Result<()>>> Future for Driver<H> {
                 link.lock()
                     .close(CloseFrame::new(CloseCode::INTERNAL_ERROR, "").ok().as_ref(), Initiator::User);
             }
-            let attended = link.attend(cx, this.timer.as_mut());
+            let attended = link.attend(cx, this.alarm);
             if !attended.is_driven {
                 *this.registration = None;
+                *this.alarm = None;
                 if handler_ended {
                     return Poll::Ready(());
                 }

@@ -22,7 +22,7 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 const CONNECTIONS: usize = 10_000;
 
 /// Bytes of resident memory that one of them may cost.
-const BUDGET: usize = 1664;
+const BUDGET: usize = 1536;
 
 fn echo() -> Server {
     Server::new().on_request(|req: Request| async move {
@@ -129,7 +129,7 @@ fn echo_one(peer: &mut RawPeer) {
 }
 
 #[test]
-fn an_idle_connection_costs_little_more_than_one_and_a_half_kilobytes() {
+fn an_idle_connection_costs_at_most_one_and_a_half_kilobytes() {
     let limit = descriptor_limit();
     assert!(limit > CONNECTIONS + 200, "{limit} file descriptors are too few; raise them: ulimit -n 16384");
     let server = ServerProcess::start();

@@ -41,8 +41,8 @@ pub(crate) struct Core {
     pub(super) is_reader_waiting: bool,
     /// While the driver's task was polled, `recv` saw that there is nothing to read.
     pub(super) is_read_exhausted: bool,
-    /// Bytes came since the driver last asked.
-    has_received: bool,
+    /// The connection's deadline has passed, and the driver has not looked yet.
+    pub(super) is_due: bool,
     /// Messages found no room while this end was closing, and were dropped.
     has_dropped: bool,
     /// The `WebSocket` was dropped: nobody takes messages any more.
@@ -81,7 +81,7 @@ impl Core {
             waiters: None,
             is_reader_waiting: false,
             is_read_exhausted: false,
-            has_received: false,
+            is_due: false,
             has_dropped: false,
             is_reader_gone: false,
             is_eof: false,
@@ -94,11 +94,6 @@ impl Core {
     /// Bytes that came in the same segment as the handshake.
     pub(super) fn receive_first(&mut self, bytes: &[u8]) {
         self.inbox.keep_tail(bytes);
-    }
-
-    /// The time, if it was looked at since this was last called.
-    pub(super) fn take_received_at(&mut self) -> Option<Instant> {
-        std::mem::take(&mut self.has_received).then(|| self.connection.last_received())
     }
 
     pub(super) fn outcome(&self) -> Option<&CloseEvent> {
@@ -218,7 +213,6 @@ impl Core {
             let mut free = ReadBuf::new(buffer);
             std::task::ready!(Pin::new(transport).poll_read(cx, &mut free))?;
             let count = free.filled().len();
-            self.has_received = count > 0;
             let left = self.decode(&mut buffer[..count], now(), want);
             self.inbox.keep_tail(&buffer[count - left..count]);
             Poll::Ready(Ok(count))
