@@ -33,7 +33,15 @@ pub fn apply_mask(payload: &mut [u8], key: MaskKey, phase: u64) {
     for bytes in words {
         *bytes = (u64::from_ne_bytes(*bytes) ^ word).to_ne_bytes();
     }
-    for (byte, key) in tail.iter_mut().zip(word.to_ne_bytes()) {
+    // Seven bytes at most: four and three, without a loop over bytes.
+    let tail = match tail.split_first_chunk_mut::<4>() {
+        Some((bytes, tail)) => {
+            *bytes = (u32::from_ne_bytes(*bytes) ^ u32::from_ne_bytes(key)).to_ne_bytes();
+            tail
+        }
+        None => tail,
+    };
+    for (byte, key) in tail.iter_mut().zip(key).take(3) {
         *byte ^= key;
     }
 }

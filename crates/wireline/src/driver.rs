@@ -170,7 +170,8 @@ impl Link {
             }
             wanted = None;
             let want = &mut Want::One(&mut wanted);
-            let filled = self.with_io_context(cx, is_driver, |cx| core.poll_fill(cx, want));
+            let filled =
+                if is_driver { core.poll_fill(cx, want) } else { self.fill_for_reader(&mut core, want) };
             if filled.is_pending() {
                 if is_driver {
                     core.is_read_exhausted = true;
@@ -190,6 +191,11 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// As [`Core::poll_fill`], in a task that is not the driver's.
+    fn fill_for_reader(self: &Arc<Self>, core: &mut Core, want: &mut Want<'_>) -> Poll<()> {
+        core.poll_fill(&mut Context::from_waker(&Waker::from(Arc::clone(self))), want)
     }
 
     /// Queues `message`, waiting while more than the high-water mark is unsent; `place` is the waiting

@@ -1,16 +1,22 @@
 //! The byte streams that a connection can lie on.
 
 use std::{
-    io::{self, IoSlice},
+    io::{self, IoSlice, Read as _, Write as _},
     net::SocketAddr,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
+use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
+
+/// Whether a read that did not fill its buffer shows that the socket is empty: where readiness is told
+/// once (epoll, kqueue), what comes later is told anew.
+const SHORT_READ_DRAINS: bool =
+    cfg!(any(target_os = "linux", target_os = "android", target_vendor = "apple", target_os = "freebsd"));
 
 /// A byte stream that tokio can read and write.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -23,6 +29,106 @@ pub(crate) enum Transport {
     #[cfg(unix)]
     Unix(tokio::net::UnixStream),
     Boxed(Box<dyn Stream>),
+}
+
+impl Transport {
+    /// Reads once into `buffer`; 0 is the end of file. It does not count as one of the task's turns: who
+    /// reads on and on must give way by himself.
+    #[inline]
+    pub(crate) fn poll_read_once(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => poll_read_socket(stream, cx, buffer),
+            #[cfg(unix)]
+            Self::Unix(stream) => poll_read_socket(stream, cx, buffer),
+            Self::Boxed(stream) => {
+                let mut free = ReadBuf::new(buffer);
+                ready!(Pin::new(stream).poll_read(cx, &mut free))?;
+                Poll::Ready(Ok(free.filled().len()))
+            }
+        }
+    }
+
+    /// Writes once from `bytes`; as with [`poll_read_once`](Self::poll_read_once), turns are not counted.
+    #[inline]
+    pub(crate) fn poll_write_once(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => poll_write_socket(stream, cx, bytes),
+            #[cfg(unix)]
+            Self::Unix(stream) => poll_write_socket(stream, cx, bytes),
+            Self::Boxed(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+}
+
+/// What tokio's sockets have in common. Its `poll_read` and `poll_write` stand on these, and look after
+/// the task's turns each time besides.
+trait Socket {
+    fn try_io<R>(&self, interest: Interest, io: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+macro_rules! impl_socket {
+    ($stream:ty) => {
+        impl Socket for $stream {
+            #[inline]
+            fn try_io<R>(&self, interest: Interest, io: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+                self.try_io(interest, io)
+            }
+
+            #[inline]
+            fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.poll_read_ready(cx)
+            }
+
+            #[inline]
+            fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.poll_write_ready(cx)
+            }
+        }
+    };
+}
+
+impl_socket!(TcpStream);
+#[cfg(unix)]
+impl_socket!(tokio::net::UnixStream);
+
+#[inline]
+fn poll_read_socket<S: Socket>(socket: &S, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>
+where
+    for<'s> SockRef<'s>: From<&'s S>,
+{
+    loop {
+        let mut count = 0;
+        let read = socket.try_io(Interest::READABLE, || {
+            count = (&*SockRef::from(socket)).read(buffer)?;
+            let is_drained = SHORT_READ_DRAINS && 0 < count && count < buffer.len();
+            // This takes the readiness back, so that the next call does not ask the system in vain.
+            if is_drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match read {
+            _ if count > 0 => return Poll::Ready(Ok(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(socket.poll_read_ready(cx))?,
+            end => return Poll::Ready(end.map(|()| 0)),
+        }
+    }
+}
+
+#[inline]
+fn poll_write_socket<S: Socket>(socket: &S, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>
+where
+    for<'s> SockRef<'s>: From<&'s S>,
+{
+    loop {
+        match socket.try_io(Interest::WRITABLE, || (&*SockRef::from(socket)).write(bytes)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(socket.poll_write_ready(cx))?,
+            done => return Poll::Ready(done),
+        }
+    }
 }
 
 impl Transport {

@@ -162,7 +162,9 @@ impl SendQueue {
         if self.len > 0 {
             return None;
         }
-        self.bulk = None;
+        if self.bulk.is_some() {
+            self.bulk = None;
+        }
         (self.buffer.capacity() > 0).then(|| std::mem::take(&mut self.buffer))
     }
 }

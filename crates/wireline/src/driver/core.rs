@@ -8,14 +8,14 @@ use std::{
 };
 
 use slab::Slab;
-use tokio::{
-    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
-    sync::oneshot,
-};
+use tokio::{io::AsyncWrite as _, sync::oneshot};
 use wireline_proto::{CloseFrame, Connection, Event, Initiator, MessageKind};
 
 use super::{buffers, inbox::Inbox};
 use crate::{CloseCause, CloseEvent, Message, RecvError, SendError, Utf8Bytes, transport::Transport};
+
+/// Reads in a row after which the task gives way to others.
+const TURNS: u8 = 32;
 
 /// Slices of one vectored write. A burst of small frames is one slice; large payloads are one more each.
 const WRITE_SLICES: usize = 16;
@@ -54,6 +54,8 @@ pub(crate) struct Core {
     /// Written bytes may still wait in the transport's own buffer.
     needs_flush: bool,
     is_shut_down: bool,
+    /// Reads until the task gives way.
+    turns: u8,
 }
 
 /// Tasks that wait for something else than a message.
@@ -88,6 +90,7 @@ impl Core {
             is_reading_paused: false,
             needs_flush: false,
             is_shut_down: false,
+            turns: TURNS,
         }
     }
 
@@ -118,16 +121,20 @@ impl Core {
     }
 
     /// What `recv` gives once every message is taken and the outcome is known.
+    #[inline]
     pub(super) fn end_of_messages(&self) -> Option<Result<Option<Message>, RecvError>> {
-        let outcome = self.outcome.as_deref()?;
+        self.outcome.as_deref().map(|outcome| self.end_with(outcome))
+    }
+
+    fn end_with(&self, outcome: &CloseEvent) -> Result<Option<Message>, RecvError> {
         if outcome.was_clean && !self.has_dropped {
-            return Some(Ok(None));
+            return Ok(None);
         }
         let mut event = outcome.clone();
         if self.has_dropped {
             event.cause.get_or_insert(CloseCause::Unread);
         }
-        Some(Err(RecvError(Box::new(event))))
+        Err(RecvError(Box::new(event)))
     }
 
     pub(super) fn has_message(&self) -> bool {
@@ -191,14 +198,22 @@ impl Core {
         if self.is_eof || self.transport.is_none() {
             return Poll::Pending;
         }
+        if self.turns == 0 {
+            self.turns = TURNS;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let read = if self.connection.bulk_buffer().is_some() {
             self.poll_read_bulk(cx, want)
         } else {
             self.poll_read(cx, want)
         };
         match read {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(1..)) => {}
+            Poll::Pending => {
+                self.turns = TURNS;
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(1..)) => self.turns -= 1,
             Poll::Ready(Ok(0)) => self.handle_eof(),
             Poll::Ready(Err(error)) => self.handle_transport_error(error),
         }
@@ -210,9 +225,7 @@ impl Core {
     fn poll_read(&mut self, cx: &mut Context<'_>, want: &mut Want<'_>) -> Poll<io::Result<usize>> {
         buffers::with_read_buffer(|buffer| {
             let Some(transport) = &mut self.transport else { return Poll::Pending };
-            let mut free = ReadBuf::new(buffer);
-            std::task::ready!(Pin::new(transport).poll_read(cx, &mut free))?;
-            let count = free.filled().len();
+            let count = std::task::ready!(transport.poll_read_once(cx, buffer))?;
             let left = self.decode(&mut buffer[..count], now(), want);
             self.inbox.keep_tail(&buffer[count - left..count]);
             Poll::Ready(Ok(count))
@@ -334,7 +347,7 @@ impl Core {
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
             let filled = self.connection.poll_transmit(&mut slices);
             let written = match &slices[..filled] {
-                [single] => std::task::ready!(Pin::new(&mut *transport).poll_write(cx, single))?,
+                [single] => std::task::ready!(transport.poll_write_once(cx, single))?,
                 slices => std::task::ready!(Pin::new(&mut *transport).poll_write_vectored(cx, slices))?,
             };
             if written == 0 {
