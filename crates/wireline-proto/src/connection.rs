@@ -16,7 +16,7 @@ use self::{
     state::State,
 };
 use crate::{
-    CloseCode, CloseFrame, Config, Event, MessageKind, Negotiated, Opcode, Role, SendError,
+    CloseCode, CloseFrame, Config, Event, MessageKind, Negotiated, Opcode, Prepared, Role, SendError,
     error::ProtocolError,
     event::{Cause, Closed, Initiator, Payload},
     frame::{FrameHeader, MAX_CONTROL_PAYLOAD, MAX_HEADER_LEN},
@@ -223,6 +223,26 @@ impl Connection {
             for (opcode, fin, part) in fragments(kind, payload.len(), size) {
                 self.push_frame(opcode, fin, &payload[part]);
             }
+        }
+        Ok(())
+    }
+
+    /// Queues a message that was framed before. On a server its bytes are shared, unless they are few.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_prepared(&mut self, message: &Prepared) -> Result<(), SendError> {
+        if self.role == Role::Client || self.config.fragment_size.is_some() {
+            return self.send(message.kind(), message.payload());
+        }
+        if !self.state.is_open() {
+            return Err(SendError::Closed);
+        }
+        let frame = message.frame();
+        if frame.len() < BY_REFERENCE_FROM {
+            self.queue.push_encoded(frame);
+        } else {
+            self.queue.push_encoded_bulk(frame.clone());
         }
         Ok(())
     }

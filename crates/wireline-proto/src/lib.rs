@@ -129,6 +129,7 @@ pub mod frame;
 pub mod handshake;
 pub mod mask;
 mod opcode;
+mod prepared;
 mod utf8;
 
 pub use self::{
@@ -139,4 +140,5 @@ pub use self::{
     event::{Cause, CloseFrame, Closed, Event, Initiator, Message, MessageKind, Payload},
     handshake::{Negotiated, Role},
     opcode::Opcode,
+    prepared::Prepared,
 };

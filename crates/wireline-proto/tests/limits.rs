@@ -6,8 +6,8 @@ use std::{hint::black_box, io::IoSlice, mem::size_of, sync::Arc, time::Instant};
 use bytes::BufMut as _;
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use wireline_proto::{
-    Cause, Config, Connection, Event, Initiator, MessageKind, Negotiated, Payload, ProtocolError, Role,
-    frame::FrameError,
+    Cause, Config, Connection, Event, Initiator, MessageKind, Negotiated, Payload, Prepared, ProtocolError,
+    Role, SendError, frame::FrameError,
 };
 use wireline_testkit::{
     Clock, Endpoint, Frame,
@@ -605,5 +605,60 @@ proptest! {
         // buffer that grew by doubling.
         let bound = 2 * limit + (32 << 10) + 2 * SMALL_CHANGE;
         prop_assert!(cost.peak_bytes <= bound, "{:?}", cost);
+    }
+}
+
+#[test]
+fn prepared_message_is_framed_once_and_its_bytes_are_shared() {
+    const LEN: usize = 64 << 10;
+    let (frame, cost) = allocations::of(|| Prepared::new(MessageKind::Binary, vec![7; LEN].into()));
+    assert!(cost.kept_bytes.unsigned_abs() < LEN + 128, "{cost:?}");
+    let mut connections: Vec<_> = (0..100).map(|_| opened(Role::Server, Config::server()).0).collect();
+    let ((), cost) = allocations::of(|| {
+        for connection in &mut connections {
+            connection.send_prepared(&frame).expect("it is open");
+        }
+    });
+    assert!(cost.peak_bytes < 100 * 512, "{cost:?}");
+    for connection in &connections {
+        let mut slices = [IoSlice::new(&[])];
+        assert_eq!(connection.poll_transmit(&mut slices), 1);
+        assert_eq!(slices[0].as_ptr(), frame.frame().as_ptr());
+        assert_eq!(slices[0].len(), frame.frame().len());
+    }
+}
+
+#[test]
+fn prepared_message_goes_out_as_the_message_itself_would() {
+    for (kind, len) in [(MessageKind::Text, 0), (MessageKind::Text, 125), (MessageKind::Binary, 70_000)] {
+        for role in [Role::Client, Role::Server] {
+            for config in [Config::server(), Config::server().fragment_size(1000)] {
+                let payload = bytes::Bytes::from(vec![b'x'; len]);
+                let (mut plain, _) = opened(role, config.clone());
+                let (mut prepared, now) = opened(role, config);
+                plain.send(kind, payload.clone()).expect("it is open");
+                prepared.send_prepared(&Prepared::new(kind, payload)).expect("it is open");
+                assert_eq!(sent(&mut prepared), sent(&mut plain), "{role:?} {kind:?} {len}");
+                prepared.close(None, Initiator::User, now);
+                let refused = prepared.send_prepared(&Prepared::new(kind, bytes::Bytes::new()));
+                assert_eq!(refused, Err(SendError::Closed));
+            }
+        }
+    }
+}
+
+/// All that is queued.
+fn sent(connection: &mut Connection) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let mut slices = [IoSlice::new(&[]); 4];
+        let filled = connection.poll_transmit(&mut slices);
+        if filled == 0 {
+            return all;
+        }
+        let before = all.len();
+        slices[..filled].iter().for_each(|slice| all.extend_from_slice(slice));
+        let count = all.len() - before;
+        connection.handle_transmitted(count);
     }
 }

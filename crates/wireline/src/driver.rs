@@ -12,6 +12,8 @@ mod alarms;
 mod buffers;
 mod core;
 mod inbox;
+mod outbox;
+mod runtime;
 
 use std::{
     fmt,
@@ -35,16 +37,18 @@ use wireline_proto::{CloseCode, CloseFrame, Config, Connection, Initiator, Negot
 use self::{
     alarms::Alarm,
     core::{Core, Want, now},
+    runtime::Runtime,
 };
 use crate::{
-    CloseEvent, Message, RecvError, Result, SendError, entropy, registry::Registration, transport::Transport,
+    CloseEvent, Message, RecvError, Result, SendError, entropy, prepared::Outgoing, registry::Registration,
+    transport::Transport,
 };
 
 /// One connection, as its driver and its handles share it.
 pub(crate) struct Link {
     core: Mutex<Core>,
-    /// The driver's task. Set at its first poll; it stays the same.
-    driver: OnceLock<Waker>,
+    /// Set at the driver's first poll; it stays the same.
+    driver: OnceLock<Attendance>,
     /// A task that waits in `recv` and is not the driver's.
     reader: AtomicWaker,
     /// The transport has called that task, and it has not come yet.
@@ -57,6 +61,13 @@ pub(crate) struct Link {
     pub(crate) remote_addr: Option<SocketAddr>,
     /// Boxed, since a server's connections most often have neither.
     names: Option<Box<Names>>,
+}
+
+/// Who drives a connection.
+struct Attendance {
+    /// Calls the driver's task.
+    waker: Waker,
+    runtime: Arc<Runtime>,
 }
 
 #[derive(Debug)]
@@ -119,9 +130,43 @@ impl Link {
         }
     }
 
+    /// `cx` is that of the task which drives the connection from now on.
+    #[inline]
+    fn set_driver(&self, cx: &Context<'_>) {
+        self.driver.get_or_init(|| Attendance { waker: cx.waker().clone(), runtime: Runtime::current() });
+    }
+
+    /// Has what was queued written, unless the driver will anyhow before its task parks.
+    #[inline]
+    fn have_flushed(self: &Arc<Self>, core: MutexGuard<'_, Core>) {
+        if !self.is_attended.load(Ordering::Relaxed) {
+            self.have_flushed_by_outbox(core);
+        }
+    }
+
+    fn have_flushed_by_outbox(self: &Arc<Self>, mut core: MutexGuard<'_, Core>) {
+        let Some(driver) = self.driver.get() else { return };
+        if !std::mem::replace(&mut core.is_in_outbox, true) {
+            drop(core);
+            driver.runtime.outbox(self.id).push(Arc::clone(self));
+        }
+    }
+
+    /// Writes what others have queued; the driver's task goes on where the transport does not.
+    fn flush_for_others(&self) {
+        let mut core = self.lock();
+        core.is_in_outbox = false;
+        let Some(driver) = self.driver.get() else { return };
+        core.flush(&mut Context::from_waker(&driver.waker));
+        if !core.connection.is_open() {
+            drop(core);
+            self.wake_driver();
+        }
+    }
+
     fn wake_driver(&self) {
         if let Some(driver) = self.driver.get() {
-            driver.wake_by_ref();
+            driver.waker.wake_by_ref();
         }
     }
 
@@ -129,7 +174,7 @@ impl Link {
     #[inline]
     fn is_driver(&self, cx: &Context<'_>) -> bool {
         self.is_attended.load(Ordering::Relaxed)
-            && self.driver.get().is_some_and(|driver| driver.will_wake(cx.waker()))
+            && self.driver.get().is_some_and(|driver| driver.waker.will_wake(cx.waker()))
     }
 
     /// Calls `f` with the context to register at the transport: the driver's task if that is the one
@@ -204,7 +249,7 @@ impl Link {
     pub(crate) fn poll_send(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
-        message: &mut Option<Message>,
+        message: &mut Option<Outgoing>,
         place: &mut Option<usize>,
     ) -> Poll<Result<(), SendError>> {
         let mut core = self.lock();
@@ -221,28 +266,27 @@ impl Link {
         }
         let Some(message) = message.take() else { return Poll::Ready(Ok(())) };
         let sent = core.send(message);
-        drop(core);
-        self.notify_driver();
+        self.have_flushed(core);
         Poll::Ready(sent)
     }
 
     /// Queues `message` if the send cap allows.
-    pub(crate) fn try_send(&self, message: Message) -> Result<(), SendError> {
+    pub(crate) fn try_send(self: &Arc<Self>, message: Outgoing) -> Result<(), SendError> {
         let mut core = self.lock();
         let buffered = core.connection.pending_transmit();
         if core.connection.is_open() && buffered + message.len() > core.connection.config().send_cap {
             return Err(SendError::Full { buffered });
         }
         core.send(message)?;
-        drop(core);
-        self.notify_driver();
+        self.have_flushed(core);
         Ok(())
     }
 
     /// Queues `message` whatever is unsent: for those who waited before.
-    pub(crate) fn send_unchecked(&self, message: Message) -> Result<(), SendError> {
-        self.lock().send(message)?;
-        self.notify_driver();
+    pub(crate) fn send_unchecked(self: &Arc<Self>, message: Outgoing) -> Result<(), SendError> {
+        let mut core = self.lock();
+        core.send(message)?;
+        self.have_flushed(core);
         Ok(())
     }
 
@@ -374,8 +418,9 @@ impl Link {
         }
         if (is_due || alarm.is_none() || !core.connection.is_open())
             && let Some(due) = core.connection.poll_timeout()
+            && let Some(driver) = self.driver.get()
         {
-            alarm.get_or_insert_with(|| Alarm::new(self)).set(due);
+            alarm.get_or_insert_with(|| Alarm::new(Arc::clone(&driver.runtime), self)).set(due);
         }
         let is_driven = core.is_driven();
         let is_news = has_ended || core.has_message();
@@ -545,7 +590,7 @@ impl<H: Future<Output = Result<()>>> Future for Driver<H> {
             if let Some(seat) = this.seat
                 && let Some(link) = seat.poll_taken(cx)
             {
-                let _ = link.driver.set(cx.waker().clone());
+                link.set_driver(cx);
                 if let Some(registration) = this.registration {
                     registration.set_link(&link);
                 }
@@ -561,9 +606,7 @@ impl<H: Future<Output = Result<()>>> Future for Driver<H> {
                 }
                 return Poll::Ready(());
             };
-            if link.driver.get().is_none() {
-                let _ = link.driver.set(cx.waker().clone());
-            }
+            link.set_driver(cx);
             if let Some(Ended::Badly) = ended_with {
                 link.lock()
                     .close(CloseFrame::new(CloseCode::INTERNAL_ERROR, "").ok().as_ref(), Initiator::User);

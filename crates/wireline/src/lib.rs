@@ -43,7 +43,7 @@
 //! | future | dropped before it is ready |
 //! |---|---|
 //! | `recv()` | loses and doubles nothing |
-//! | `send()` | the message was not sent; once ready, it is queued whole |
+//! | `send()`, `send_prepared()` | the message was not sent; once ready, it is queued whole |
 //! | `ping()` | the Ping is sent, its Pong ignored |
 //! | `closed()` | nothing |
 //! | `connect(..)` | the attempt ends, the socket is closed |
@@ -68,6 +68,7 @@ mod entropy;
 mod error;
 mod message;
 mod origin;
+mod prepared;
 mod registry;
 mod request;
 mod server;
@@ -86,6 +87,7 @@ pub use self::{
     close::{CloseCause, CloseEvent},
     error::{AcceptError, ConnectError, Error, RecvError, Result, SendError, TlsError},
     message::{Message, Utf8Bytes},
+    prepared::Prepared,
     request::{Accept, Reject, Request},
     server::{Drained, Listener, Server, ServerHandle},
     socket::{ReadyState, SendMessage, Socket},

@@ -12,7 +12,7 @@ use std::{
 
 use wireline_proto::{CloseCode, CloseFrame, CloseFrameError};
 
-use crate::{CloseEvent, Message, SendError, driver::Link};
+use crate::{CloseEvent, Message, Prepared, SendError, driver::Link, prepared::Outgoing};
 
 /// A cheap clone of a connection's sending side: any number of tasks send through their own.
 ///
@@ -66,7 +66,7 @@ impl Socket {
     /// Dropped before it is ready, nothing was sent; once ready, everything is queued.
     #[inline]
     pub fn send(&self, message: impl Into<Message>) -> SendMessage<'_> {
-        SendMessage { link: &self.link, message: Some(message.into()), place: None }
+        SendMessage { link: &self.link, message: Some(Outgoing::Message(message.into())), place: None }
     }
 
     /// Sends a message without waiting.
@@ -75,7 +75,29 @@ impl Socket {
     /// [`SendError::Full`] when the send cap (1 MiB of unsent bytes) does not allow it, else as
     /// [`send`](Self::send).
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.link.try_send(message.into())
+        self.link.try_send(Outgoing::Message(message.into()))
+    }
+
+    /// Sends a message that was framed before, as [`send`](Self::send) does otherwise.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    #[inline]
+    pub fn send_prepared(&self, message: &Prepared) -> SendMessage<'_> {
+        SendMessage { link: &self.link, message: Some(Outgoing::Prepared(message.clone())), place: None }
+    }
+
+    /// Sends a message that was framed before, without waiting: for one message to many sockets. The
+    /// sockets are written by one task for each thread of their runtime; what is sent to a socket until
+    /// its turn comes goes out in one write.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send). A peer that does not read costs the send cap at most.
+    pub fn try_send_prepared(&self, message: &Prepared) -> Result<(), SendError> {
+        self.link.try_send(Outgoing::Prepared(message.clone()))
     }
 
     /// Pings the peer and waits for its Pong: the time there and back.
@@ -240,7 +262,7 @@ impl Drop for Closing<'_> {
 #[must_use = "nothing is sent until it is awaited"]
 pub struct SendMessage<'s> {
     link: &'s Arc<Link>,
-    message: Option<Message>,
+    message: Option<Outgoing>,
     /// Its place among those who wait for the peer to read.
     place: Option<usize>,
 }

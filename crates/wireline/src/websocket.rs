@@ -12,7 +12,7 @@ use std::{
 use futures_core::Stream;
 use futures_sink::Sink;
 
-use crate::{Message, RecvError, Result, SendError, Socket, driver::Link};
+use crate::{Message, RecvError, Result, SendError, Socket, driver::Link, prepared::Outgoing};
 
 /// A WebSocket connection, client's or server's, whatever lies under it.
 ///
@@ -116,7 +116,7 @@ impl Sink<Message> for WebSocket {
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SendError> {
-        self.socket.link().send_unchecked(message)
+        self.socket.link().send_unchecked(Outgoing::Message(message))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {

@@ -61,10 +61,22 @@ impl SendQueue {
 
     /// Appends a copy of `header`, then `payload` by reference.
     pub(crate) fn push_bulk(&mut self, (header, len): &Header, payload: Bytes) {
-        self.buffer.extend_from_slice(&header[..*len]);
-        self.len += len + payload.len();
+        self.push_encoded(&header[..*len]);
+        self.push_encoded_bulk(payload);
+    }
+
+    /// Appends a copy of whole frames.
+    #[inline]
+    pub(crate) fn push_encoded(&mut self, frames: &[u8]) {
+        self.len += frames.len();
+        self.buffer.extend_from_slice(frames);
+    }
+
+    /// Appends whole frames by reference.
+    pub(crate) fn push_encoded_bulk(&mut self, frames: Bytes) {
+        self.len += frames.len();
         let at = self.buffer.len();
-        self.bulk.get_or_insert_default().push_back(Bulk { at, bytes: payload });
+        self.bulk.get_or_insert_default().push_back(Bulk { at, bytes: frames });
     }
 
     /// Fills `slices` with what comes next; the number of slices filled.

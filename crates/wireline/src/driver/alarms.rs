@@ -12,12 +12,9 @@ use std::{
 };
 
 use slab::Slab;
-use tokio::{
-    runtime::{self, Handle},
-    sync::Notify,
-};
+use tokio::sync::Notify;
 
-use super::{Link, core::now};
+use super::{Link, core::now, runtime::Runtime};
 
 /// Milliseconds since the alarms began.
 type Tick = u64;
@@ -49,58 +46,44 @@ struct Entry {
 
 /// One connection's alarm; dropped, it is off.
 pub(super) struct Alarm {
-    alarms: Arc<Alarms>,
+    runtime: Arc<Runtime>,
     key: u32,
 }
 
 impl Alarm {
     /// An alarm that is not set yet.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub(super) fn new(link: &Arc<Link>) -> Self {
-        let alarms = Alarms::current();
+    pub(super) fn new(runtime: Arc<Runtime>, link: &Arc<Link>) -> Self {
         let entry = Entry { link: Arc::downgrade(link), tick: None };
-        let key = alarms.lock().entries.insert(entry);
-        Self { alarms, key: u32::try_from(key).expect("a process has fewer sockets than that") }
+        let key = runtime.alarms.lock().entries.insert(entry);
+        Self { runtime, key: u32::try_from(key).expect("a process has fewer sockets than that") }
     }
 
     /// Calls the connection's task when its deadline has passed, which is `due` now and may move to later
     /// meanwhile. An alarm that is set for earlier stays.
     pub(super) fn set(&self, due: Instant) {
-        self.alarms.set(self.key, due);
+        Alarms::set(&self.runtime, self.key, due);
     }
 }
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        self.alarms.lock().entries.remove(self.key as usize);
+        self.runtime.alarms.lock().entries.remove(self.key as usize);
     }
 }
 
 impl Alarms {
-    /// The alarms of the runtime that this is called in.
-    fn current() -> Arc<Self> {
-        static ALL: Mutex<Vec<(runtime::Id, Weak<Alarms>)>> = Mutex::new(Vec::new());
-        let id = Handle::current().id();
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = all.iter().find(|(runtime, _)| *runtime == id);
-        if let Some(alarms) = known.and_then(|(_, alarms)| alarms.upgrade()) {
-            return alarms;
-        }
-        let alarms = Arc::new(Self { began: now(), schedule: Mutex::default(), changed: Notify::new() });
-        all.retain(|(_, alarms)| alarms.strong_count() > 0);
-        all.push((id, Arc::downgrade(&alarms)));
-        alarms
+    pub(super) fn new() -> Self {
+        Self { began: now(), schedule: Mutex::default(), changed: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Schedule> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(self: &Arc<Self>, key: u32, due: Instant) {
-        let tick = self.tick(due);
-        let mut schedule = self.lock();
+    fn set(runtime: &Arc<Runtime>, key: u32, due: Instant) {
+        let this = &runtime.alarms;
+        let tick = this.tick(due);
+        let mut schedule = this.lock();
         let Some(entry) = schedule.entries.get_mut(key as usize) else { return };
         if entry.tick.is_some_and(|set| set <= tick) {
             return;
@@ -109,9 +92,9 @@ impl Alarms {
         let is_first = schedule.buckets.first_key_value().is_none_or(|(first, _)| tick < *first);
         schedule.buckets.entry(tick).or_default().push(key);
         if !std::mem::replace(&mut schedule.is_attended, true) {
-            tokio::spawn(Arc::clone(self).attend());
+            tokio::spawn(Self::attend(Arc::clone(runtime)));
         } else if is_first {
-            self.changed.notify_one();
+            this.changed.notify_one();
         }
     }
 
@@ -129,11 +112,12 @@ impl Alarms {
     }
 
     /// The task: waits for the first alarm, until none is set.
-    async fn attend(self: Arc<Self>) {
-        while let Some(first) = self.first() {
-            let _ = tokio::time::timeout_at(self.instant(first).into(), self.changed.notified()).await;
-            while let Some((tick, keys)) = self.take_due(now()) {
-                keys.into_iter().for_each(|key| self.ring(key, tick));
+    async fn attend(runtime: Arc<Runtime>) {
+        let this = &runtime.alarms;
+        while let Some(first) = this.first() {
+            let _ = tokio::time::timeout_at(this.instant(first).into(), this.changed.notified()).await;
+            while let Some((tick, keys)) = this.take_due(now()) {
+                keys.into_iter().for_each(|key| Self::ring(&runtime, key, tick));
             }
         }
     }
@@ -153,9 +137,9 @@ impl Alarms {
     }
 
     /// Has the connection looked at, if it is still this alarm that is set for it.
-    fn ring(self: &Arc<Self>, key: u32, tick: Tick) {
+    fn ring(runtime: &Arc<Runtime>, key: u32, tick: Tick) {
         let link = {
-            let mut schedule = self.lock();
+            let mut schedule = runtime.alarms.lock();
             let entry = schedule.entries.get_mut(key as usize).filter(|entry| entry.tick == Some(tick));
             entry.and_then(|entry| {
                 entry.tick = None;
@@ -164,7 +148,7 @@ impl Alarms {
         };
         // The entry may have become another connection's by now: that will be looked at too early.
         if let Some(due) = link.and_then(|link| link.check_deadline(now())) {
-            self.set(key, due);
+            Self::set(runtime, key, due);
         }
     }
 }
@@ -175,7 +159,7 @@ mod tests {
 
     #[test]
     fn an_alarm_is_never_early_and_at_most_a_sixteenth_late() {
-        let alarms = Alarms { began: now(), schedule: Mutex::default(), changed: Notify::new() };
+        let alarms = Alarms::new();
         for millis in (0..200).chain((200..100_000).step_by(333)) {
             let left = Duration::from_millis(millis);
             let due = now() + left;
@@ -187,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_deadline_beyond_all_reason_is_kept() {
-        let alarms = Alarms { began: now(), schedule: Mutex::default(), changed: Notify::new() };
+        let alarms = Alarms::new();
         let due = now().checked_add(Duration::from_secs(1 << 40)).expect("the clock goes that far");
         assert!(alarms.instant(alarms.tick(due)) > now() + Duration::from_secs(1 << 29));
     }

@@ -7,6 +7,9 @@ use super::inbox::Backlog;
 /// What one read can bring.
 const READ_BUFFER: usize = 64 << 10;
 
+/// What a buffer holds at first: when one message goes to thousands of sockets, each has one for a moment.
+const FRESH_BUFFER: usize = 512;
+
 /// How many spare buffers a thread keeps. More than this are in use only when many peers do not read.
 const SPARES: usize = 16;
 
@@ -34,7 +37,7 @@ pub(super) fn with_read_buffer<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
 /// An empty buffer to encode into.
 #[inline]
 pub(super) fn take_bytes() -> Vec<u8> {
-    SPARE.with_borrow_mut(|spares| spares.bytes.pop()).unwrap_or_else(|| Vec::with_capacity(4 << 10))
+    SPARE.with_borrow_mut(|spares| spares.bytes.pop()).unwrap_or_else(|| Vec::with_capacity(FRESH_BUFFER))
 }
 
 #[inline]

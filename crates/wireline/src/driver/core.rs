@@ -12,7 +12,10 @@ use tokio::{io::AsyncWrite as _, sync::oneshot};
 use wireline_proto::{CloseFrame, Connection, Event, Initiator, MessageKind};
 
 use super::{buffers, inbox::Inbox};
-use crate::{CloseCause, CloseEvent, Message, RecvError, SendError, Utf8Bytes, transport::Transport};
+use crate::{
+    CloseCause, CloseEvent, Message, RecvError, SendError, Utf8Bytes, prepared::Outgoing,
+    transport::Transport,
+};
 
 /// Reads in a row after which the task gives way to others.
 const TURNS: u8 = 32;
@@ -54,6 +57,8 @@ pub(crate) struct Core {
     /// Written bytes may still wait in the transport's own buffer.
     needs_flush: bool,
     is_shut_down: bool,
+    /// It waits in the outbox for what is queued to be written.
+    pub(super) is_in_outbox: bool,
     /// Reads until the task gives way.
     turns: u8,
 }
@@ -90,6 +95,7 @@ impl Core {
             is_reading_paused: false,
             needs_flush: false,
             is_shut_down: false,
+            is_in_outbox: false,
             turns: TURNS,
         }
     }
@@ -296,11 +302,12 @@ impl Core {
 
     /// Queues a message.
     #[inline]
-    pub(super) fn send(&mut self, message: Message) -> Result<(), SendError> {
+    pub(super) fn send(&mut self, message: Outgoing) -> Result<(), SendError> {
         self.connection.lend_buffer(buffers::take_bytes);
         match message {
-            Message::Text(text) => self.connection.send(MessageKind::Text, text.into())?,
-            Message::Binary(bytes) => self.connection.send(MessageKind::Binary, bytes)?,
+            Outgoing::Message(Message::Text(text)) => self.connection.send(MessageKind::Text, text.into())?,
+            Outgoing::Message(Message::Binary(bytes)) => self.connection.send(MessageKind::Binary, bytes)?,
+            Outgoing::Prepared(prepared) => self.connection.send_prepared(&prepared.0)?,
         }
         Ok(())
     }

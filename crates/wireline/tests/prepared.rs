@@ -1,0 +1,163 @@
+//! One message, framed once, to many connections.
+
+use std::{
+    net::SocketAddr,
+    sync::mpsc::{Receiver, channel},
+    time::Duration,
+};
+
+use wireline::{Config, Message, Prepared, Request, SendError, Server, Socket, connect};
+use wireline_testkit::{Frame, RawPeer};
+
+/// A server that hands out a socket for each connection, and takes what its peers send.
+fn hand_out(config: Config) -> (SocketAddr, Receiver<Socket>) {
+    let (give, taken) = channel();
+    let server = Server::new().config(config).on_request(move |req: Request| {
+        let give = give.clone();
+        async move {
+            let mut ws = req.accept().await?;
+            let _ = give.send(ws.socket());
+            while ws.recv().await?.is_some() {}
+            Ok(())
+        }
+    });
+    let listener = server.bind("127.0.0.1:0").expect("a port is free");
+    let addr = listener.local_addr().expect("it is bound");
+    tokio::spawn(listener.serve());
+    (addr, taken)
+}
+
+fn config() -> Config {
+    Config::server().keepalive(None)
+}
+
+/// Raw peers, with the server's socket for each.
+fn peers(addr: SocketAddr, sockets: &Receiver<Socket>, count: usize) -> Vec<(RawPeer, Socket)> {
+    (0..count).map(|_| (RawPeer::connect(addr), sockets.recv().expect("the server accepts"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_socket_gets_the_same_bytes_in_the_order_they_were_sent() {
+    let (addr, sockets) = hand_out(config());
+    let publishing = tokio::task::spawn_blocking(move || {
+        let mut peers = peers(addr, &sockets, 20);
+        let (small, large) = ("first".to_owned(), vec![7; 100_000]);
+        let prepared = [Prepared::new(small.as_str()), Prepared::new(large.clone())];
+        for (_, socket) in &peers {
+            socket.try_send("before").expect("it is open");
+            prepared.iter().for_each(|message| socket.try_send_prepared(message).expect("it is open"));
+            socket.try_send("between").expect("it is open");
+            socket.try_send_prepared(&prepared[0]).expect("it is open");
+        }
+        for (peer, _) in &mut peers {
+            peer.expect(&Frame::text("before"));
+            peer.expect(&Frame::text(&small));
+            peer.expect(&Frame::binary(&large));
+            peer.expect(&Frame::text("between"));
+            peer.expect(&Frame::text(&small));
+        }
+    });
+    publishing.await.expect("every peer got its messages");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_threads_publish_at_once_and_nothing_is_lost_or_torn() {
+    const THREADS: usize = 4;
+    const EACH: usize = 200;
+    let (addr, sockets) = hand_out(config());
+    let publishing = tokio::task::spawn_blocking(move || {
+        let mut peers = peers(addr, &sockets, 8);
+        let threads = (0..THREADS).map(|thread| {
+            let sockets: Vec<Socket> = peers.iter().map(|(_, socket)| socket.clone()).collect();
+            std::thread::spawn(move || {
+                for number in 0..EACH {
+                    let message = Prepared::new(format!("{thread} {number}"));
+                    for socket in &sockets {
+                        socket.try_send_prepared(&message).expect("the peers read soon enough");
+                    }
+                }
+            })
+        });
+        threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().expect("it publishes"));
+        for (peer, _) in &mut peers {
+            let mut next = [0; THREADS];
+            for _ in 0..THREADS * EACH {
+                let frame = peer.read().expect("the connection is open");
+                let text = String::from_utf8(frame.payload).expect("it is text");
+                let (thread, number) = text.split_once(' ').expect("two numbers");
+                let next = &mut next[thread.parse::<usize>().expect("a number")];
+                assert_eq!(number.parse(), Ok(*next), "from thread {thread}");
+                *next += 1;
+            }
+        }
+    });
+    publishing.await.expect("every peer got its messages");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_does_not_read_costs_the_send_cap_and_disturbs_nobody() {
+    const CAP: usize = 256 << 10;
+    let (addr, sockets) = hand_out(config().send_cap(CAP));
+    let publishing = tokio::task::spawn_blocking(move || {
+        let mut peers = peers(addr, &sockets, 2);
+        let (mut reader, to_reader) = peers.pop().expect("there are two");
+        let (_silent, to_silent) = peers.pop().expect("there are two");
+        let message = Prepared::new(vec![1; 64 << 10]);
+        let mut refusals = 0;
+        for _ in 0..400 {
+            to_reader.try_send_prepared(&message).expect("it reads");
+            reader.expect(&Frame::binary(vec![1; 64 << 10]));
+            match to_silent.try_send_prepared(&message) {
+                Ok(()) => assert!(to_silent.buffered_amount() <= CAP + 16, "more than the cap is queued"),
+                Err(SendError::Full { buffered }) => {
+                    assert!(buffered <= CAP + 16, "{buffered} bytes are queued");
+                    refusals += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(refusals > 0, "a peer that never reads took 25 MiB");
+    });
+    publishing.await.expect("the peer that reads got everything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn send_prepared_waits_for_a_slow_peer() {
+    let (addr, sockets) = hand_out(config());
+    let mut peer = tokio::task::spawn_blocking(move || RawPeer::connect(addr)).await.expect("it connects");
+    let socket = sockets.recv().expect("the server accepts");
+    let message = Prepared::new(vec![1; 64 << 10]);
+    let mut sent = 0;
+    while tokio::time::timeout(Duration::from_millis(200), socket.send_prepared(&message)).await.is_ok() {
+        sent += 1;
+        assert!(sent < 1000, "a peer that does not read holds nobody up");
+    }
+    let reading = tokio::task::spawn_blocking(move || {
+        (0..=sent).for_each(|_| peer.expect(&Frame::binary(vec![1; 64 << 10])));
+    });
+    socket.send_prepared(&message).await.expect("the peer reads now");
+    reading.await.expect("everything arrives once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_masks_it_anew() {
+    let (addr, sockets) = hand_out(config());
+    let ws = connect(format!("ws://{addr}/")).await.expect("the server accepts");
+    let _socket = sockets.recv().expect("the server accepts");
+    // The server takes it: an unmasked frame would be answered with 1002.
+    ws.try_send_prepared(&Prepared::new("from a client")).expect("it is open");
+    ws.ping().await.expect("the server still answers");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_socket_says_so() {
+    let (addr, sockets) = hand_out(config());
+    let mut ws = connect(format!("ws://{addr}/")).await.expect("the server accepts");
+    let socket = sockets.recv().expect("the server accepts");
+    let message = Prepared::new(Message::from("last"));
+    socket.try_send_prepared(&message).expect("it is open");
+    socket.close();
+    assert!(matches!(socket.try_send_prepared(&message), Err(SendError::Closed)));
+    assert_eq!(ws.recv().await.expect("it is open"), Some("last".into()));
+    assert_eq!(ws.recv().await.expect("it was clean"), None);
+}
