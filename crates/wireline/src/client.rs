@@ -5,6 +5,7 @@ mod target;
 use std::{
     fmt,
     future::{Future, IntoFuture},
+    net::SocketAddr,
     path::PathBuf,
     pin::Pin,
     sync::Arc,
@@ -17,7 +18,10 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::Instant,
+};
 use wireline_proto::{Config, handshake::ClientHandshake};
 
 use self::target::Target;
@@ -27,7 +31,7 @@ use crate::{
     entropy,
     request::parse_header,
     server::LONGEST_TIMEOUT,
-    transport::Transport,
+    transport::{Transport, unpace},
 };
 
 /// Bytes of a refusal's body that are kept.
@@ -217,13 +221,25 @@ async fn open(target: &Target, unix_socket: Option<&std::path::Path>) -> Result<
         return Ok(Transport::Unix(stream));
     }
     let dns = |source| ConnectError::Dns { host: target.host.clone(), source };
-    let addresses: Vec<_> =
-        tokio::net::lookup_host((target.host.as_str(), target.port)).await.map_err(dns)?.collect();
-    let stream = TcpStream::connect(&*addresses).await;
-    let stream = stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-    stream
+    let mut addresses = tokio::net::lookup_host((target.host.as_str(), target.port)).await.map_err(dns)?;
+    let mut outcome = Err(std::io::Error::new(std::io::ErrorKind::NotFound, "the host has no address"));
+    while outcome.is_err()
+        && let Some(address) = addresses.next()
+    {
+        outcome = dial(address).await;
+    }
+    outcome
         .map(Transport::Tcp)
         .map_err(|source| ConnectError::Tcp { address: format!("{}:{}", target.host, target.port), source })
+}
+
+async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_nodelay(true)?;
+    if address.ip().is_loopback() {
+        unpace(&socket);
+    }
+    socket.connect(address).await
 }
 
 /// Does the TLS handshake, if the URL wants one.

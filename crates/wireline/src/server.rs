@@ -25,6 +25,7 @@ use crate::{
     driver::{Seat, spawn_handler},
     origin::OriginRule,
     registry::{Registration, Registry},
+    transport::unpace,
 };
 
 /// Beyond this a timeout is no different from none, and sums with the clock's time could overflow.
@@ -190,6 +191,9 @@ impl Server {
     pub fn bind(&self, addr: impl ToSocketAddrs) -> Result<Listener> {
         let listener = std::net::TcpListener::bind(&*addr.to_socket_addrs()?.collect::<Vec<_>>())?;
         listener.set_nonblocking(true)?;
+        if listener.local_addr()?.ip().is_loopback() {
+            unpace(&listener);
+        }
         Ok(self.listener(Incoming::Tcp(tokio::net::TcpListener::from_std(listener)?)))
     }
 

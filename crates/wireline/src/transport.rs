@@ -13,6 +13,22 @@ use tokio::{
     net::TcpStream,
 };
 
+/// Between two sockets of one machine there is no congestion to control. BBR, the system's default in
+/// places, paces what it sends by a timer for every segment, which there is nothing but cost.
+const UNPACED: &[u8] = b"reno";
+
+/// Takes a socket that only ever reaches this machine out of pacing. Before it connects, or listens: what
+/// it accepts inherits it.
+pub(crate) fn unpace<S>(socket: &S)
+where
+    for<'s> SockRef<'s>: From<&'s S>,
+{
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Err(error) = SockRef::from(socket).set_tcp_congestion(UNPACED) {
+        tracing::debug!(%error, "a socket of this machine keeps the system's congestion control");
+    }
+}
+
 /// Whether a read that did not fill its buffer shows that the socket is empty: where readiness is told
 /// once (epoll, kqueue), what comes later is told anew.
 const SHORT_READ_DRAINS: bool =
@@ -205,5 +221,23 @@ impl std::fmt::Debug for Transport {
             Self::Unix(_) => "Unix",
             Self::Boxed(_) => "Boxed",
         })
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn what_a_listener_of_this_machine_accepts_is_not_paced() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        unpace(&listener);
+        let _peer = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it connects");
+        let (accepted, _) = listener.accept().expect("it is accepted");
+        let control = SockRef::from(&accepted).tcp_congestion().expect("Linux tells");
+        let name = control.split(|byte| *byte == 0).next();
+        assert_eq!(name, Some(UNPACED));
     }
 }
