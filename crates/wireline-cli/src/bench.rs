@@ -10,6 +10,8 @@ mod fault;
 mod handshake;
 mod histogram;
 mod incoming;
+mod inflate;
+mod json;
 mod load;
 mod masks;
 mod outgoing;
@@ -38,6 +40,9 @@ use self::{
 
 /// The longest message, in bytes.
 const MAX_SIZE: u64 = 1 << 30;
+
+/// The longest compressed message, in bytes.
+const MAX_JSON_SIZE: u64 = 64 << 10;
 
 /// Puts load on a WebSocket server and says what a message cost.
 #[derive(Debug, clap::Args)]
@@ -103,6 +108,10 @@ struct Kind {
     /// Send bytes
     #[arg(long)]
     binary: bool,
+
+    /// Send JSON, compressed with permessage-deflate; a server that does not agree to it is refused
+    #[arg(long)]
+    json_deflate: bool,
 }
 
 /// What to do instead of waiting for an answer before sending the next message.
@@ -141,6 +150,9 @@ pub(crate) fn run(args: BenchArgs) -> ExitCode {
 
 /// Runs the load and prints the report; whether all went well.
 fn measure(target: Target, plan: &Plan) -> Result<bool, Box<dyn Error>> {
+    if plan.kind.json_deflate && plan.size > MAX_JSON_SIZE {
+        return Err(format!("--json-deflate: at most {MAX_JSON_SIZE} bytes a message").into());
+    }
     let server = plan.pid.map(Process::new).transpose()?;
     let address = target.resolve()?;
     let resident_before = server.and_then(|server| server.resident().ok());
@@ -189,7 +201,13 @@ impl Plan {
 
     fn payload(&self) -> Payload {
         let len_bytes = usize::try_from(self.size).unwrap_or(usize::MAX);
-        if self.kind.binary { Payload::binary(len_bytes) } else { Payload::text(len_bytes) }
+        if self.kind.json_deflate {
+            Payload::json(len_bytes)
+        } else if self.kind.binary {
+            Payload::binary(len_bytes)
+        } else {
+            Payload::text(len_bytes)
+        }
     }
 
     /// A report that says what was asked for.
@@ -199,7 +217,7 @@ impl Plan {
         report.count("connections", u64::from(self.connections));
         if self.scenario.sends() {
             report.count("size_bytes", self.size);
-            report.text("kind", if self.kind.binary { "binary" } else { "text" });
+            report.text("kind", self.kind.name());
             match self.scenario.rate {
                 Some(rate_hz) => report.count("rate_per_second", u64::from(rate_hz)),
                 None => report.count("in_flight", u64::from(self.in_flight)),
@@ -223,6 +241,16 @@ impl Plan {
         report.count("failed_connections", load.tally.faults);
         if let Some(fault) = &load.tally.first_fault {
             report.text("first_failure", fault.to_string());
+        }
+    }
+}
+
+impl Kind {
+    fn name(&self) -> &'static str {
+        match self {
+            Self { json_deflate: true, .. } => "compressed JSON",
+            Self { binary: true, .. } => "binary",
+            Self { .. } => "text",
         }
     }
 }

@@ -98,7 +98,12 @@ pub(super) struct Control {
 
 impl Connection {
     /// Begins to connect.
-    pub(super) fn start(address: SocketAddr, registry: &Registry, token: Token) -> io::Result<Self> {
+    pub(super) fn start(
+        address: SocketAddr,
+        compresses: bool,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
         let mut stream = TcpStream::connect(address)?;
         if address.ip().is_loopback() {
             // Nothing to save: the system's default does as well, at more of this core's time.
@@ -108,7 +113,7 @@ impl Connection {
         let nonce = u128::from(masks::random()) << 64 | u128::from(masks::random());
         Ok(Self {
             wire: Wire { stream, incoming: Incoming::default(), early: Vec::new() },
-            stage: Stage::Connecting(Handshake::new(nonce)),
+            stage: Stage::Connecting(Handshake::new(nonce, compresses)),
             outgoing: Outgoing::new(Masks::random()),
             control: Control::default(),
             received: 0,
@@ -128,6 +133,9 @@ impl Connection {
         if let Stage::AwaitingResponse(handshake) = &mut self.stage {
             if !self.wire.read_response(buffers, handshake)? {
                 return Ok(false);
+            }
+            if handshake.offers_compression() {
+                self.wire.incoming.allow_compression();
             }
             self.stage = Stage::Open;
         }

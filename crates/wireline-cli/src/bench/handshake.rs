@@ -8,6 +8,9 @@ use super::{fault::Fault, target::Target};
 /// What section 1.3 has the server append to the key.
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
+/// What browsers offer.
+const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+
 /// The most bytes of response head that are read before giving up on it.
 const MAX_RESPONSE_LEN: usize = 16 * 1024;
 
@@ -15,23 +18,30 @@ const MAX_RESPONSE_LEN: usize = 16 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
     key: String,
+    offers_compression: bool,
     response: Vec<u8>,
 }
 
 impl Handshake {
     /// A handshake whose key is made of `nonce`.
-    pub(super) fn new(nonce: u128) -> Self {
-        Self { key: STANDARD.encode(nonce.to_ne_bytes()), response: Vec::new() }
+    pub(super) fn new(nonce: u128, offers_compression: bool) -> Self {
+        Self { key: STANDARD.encode(nonce.to_ne_bytes()), offers_compression, response: Vec::new() }
+    }
+
+    /// Whether compression was asked for, without which the server is not taken.
+    pub(super) fn offers_compression(&self) -> bool {
+        self.offers_compression
     }
 
     /// The request's bytes.
     pub(super) fn request(&self, target: &Target) -> Vec<u8> {
         format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n\r\n",
+             Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n{}\r\n",
             target.resource_name(),
             target.host_header(),
-            self.key
+            self.key,
+            if self.offers_compression { OFFER } else { "" }
         )
         .into_bytes()
     }
@@ -54,9 +64,15 @@ impl Handshake {
         if !status_line.starts_with("HTTP/1.1 101") {
             return Err(Fault::Refused(status_line.to_owned()));
         }
-        let accept = lines
-            .filter_map(|line| line.split_once(':'))
-            .find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Accept"));
+        let fields: Vec<_> = lines.filter_map(|line| line.split_once(':')).collect();
+        let field = |name: &str| fields.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        let agreed = field("Sec-WebSocket-Extensions")
+            .is_some_and(|(_, value)| value.trim_start().starts_with("permessage-deflate"));
+        if agreed != self.offers_compression {
+            let what = if agreed { "compression that was not asked for" } else { "no agreement to compress" };
+            return Err(Fault::Refused(what.to_owned()));
+        }
+        let accept = field("Sec-WebSocket-Accept");
         if accept.is_none_or(|(_, value)| value.trim() != accept_value(&self.key)) {
             return Err(Fault::Refused("a Sec-WebSocket-Accept that is missing or wrong".to_owned()));
         }
@@ -80,7 +96,7 @@ mod tests {
 
     /// The key and response of section 1.3.
     fn example() -> (Handshake, &'static [u8]) {
-        let handshake = Handshake { key: "dGhlIHNhbXBsZSBub25jZQ==".to_owned(), response: Vec::new() };
+        let handshake = Handshake { key: "dGhlIHNhbXBsZSBub25jZQ==".to_owned(), ..Handshake::default() };
         let response = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                          sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         (handshake, response)
@@ -99,6 +115,24 @@ mod tests {
         assert_eq!(handshake.receive(start), Ok(None));
         let end = [end, b"\x81\x00"].concat();
         assert_eq!(handshake.receive(&end), Ok(Some(end.len() - 2)));
+    }
+
+    #[test]
+    fn compression_is_taken_if_and_only_if_it_was_asked_for() {
+        let with = |name: &str| {
+            let (_, response) = example();
+            let (head, _) = response.split_at(response.len() - 2);
+            [head, name.as_bytes(), b"\r\n\r\n"].concat()
+        };
+        for (offers_compression, extension, is_taken) in [
+            (true, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=12", true),
+            (true, "X: y", false),
+            (false, "Sec-WebSocket-Extensions: permessage-deflate", false),
+        ] {
+            let (handshake, _) = example();
+            let mut handshake = Handshake { offers_compression, ..handshake };
+            assert_eq!(handshake.receive(&with(extension)).is_ok(), is_taken, "{extension}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use wireline_proto::{
     frame::{FrameHeader, MAX_HEADER_LEN},
 };
 
-use super::fault::Fault;
+use super::{fault::Fault, inflate::Inflating};
 
 /// What is done with what a server sends.
 pub(super) trait Receiver {
@@ -31,6 +31,8 @@ pub(super) struct Incoming {
     frame: Option<Frame>,
     message: Option<Message>,
     control_payload: Vec<u8>,
+    /// If compression was agreed on.
+    inflating: Option<Box<Inflating>>,
 }
 
 #[derive(Debug, Default)]
@@ -51,10 +53,16 @@ struct Frame {
 #[derive(Debug, Clone, Copy)]
 struct Message {
     opcode: Opcode,
+    is_compressed: bool,
     len: usize,
 }
 
 impl Incoming {
+    /// Messages may be compressed from here on.
+    pub(super) fn allow_compression(&mut self) {
+        self.inflating = Some(Box::new(Inflating::new()));
+    }
+
     /// Takes the bytes of one read.
     #[inline]
     pub(super) fn receive(&mut self, mut bytes: &[u8], receiver: &mut impl Receiver) -> Result<(), Fault> {
@@ -101,14 +109,16 @@ impl Incoming {
         if header.mask.is_some() {
             return Err(Fault::Frame("the server masked a frame"));
         }
-        if header.rsv1 {
+        let may_be_compressed =
+            self.inflating.is_some() && matches!(header.opcode, Opcode::Text | Opcode::Binary);
+        if header.rsv1 && !may_be_compressed {
             return Err(Fault::Frame("the server compressed a frame, and no extension was agreed on"));
         }
         match (header.opcode, self.message) {
             (Opcode::Continuation, None) => Err(Fault::Frame("a continuation of no message"))?,
             (Opcode::Text | Opcode::Binary, Some(_)) => Err(Fault::Frame("a message within a message"))?,
             (opcode @ (Opcode::Text | Opcode::Binary), None) => {
-                self.message = Some(Message { opcode, len: 0 });
+                self.message = Some(Message { opcode, is_compressed: header.rsv1, len: 0 });
             }
             _ => {}
         }
@@ -120,8 +130,12 @@ impl Incoming {
         if frame.opcode.is_control() {
             self.control_payload.extend_from_slice(bytes);
         } else if let Some(message) = &mut self.message {
-            receiver.data(message.opcode, message.len, bytes)?;
-            message.len += bytes.len();
+            match &mut self.inflating {
+                Some(inflating) if message.is_compressed => {
+                    inflating.piece(bytes, |bytes| message.take(bytes, receiver))?;
+                }
+                _ => message.take(bytes, receiver)?,
+            }
         }
         Ok(())
     }
@@ -132,10 +146,22 @@ impl Incoming {
             receiver.control(frame.opcode, &self.control_payload)?;
             self.control_payload.clear();
         } else if frame.fin
-            && let Some(message) = self.message.take()
+            && let Some(mut message) = self.message.take()
         {
+            if let (true, Some(inflating)) = (message.is_compressed, &mut self.inflating) {
+                inflating.end(|bytes| message.take(bytes, receiver))?;
+            }
             receiver.end(message.opcode, message.len)?;
         }
+        Ok(())
+    }
+}
+
+impl Message {
+    #[inline]
+    fn take(&mut self, bytes: &[u8], receiver: &mut impl Receiver) -> Result<(), Fault> {
+        receiver.data(self.opcode, self.len, bytes)?;
+        self.len += bytes.len();
         Ok(())
     }
 }

@@ -241,7 +241,12 @@ impl Load {
 
     /// Begins to open the connection at `index`.
     fn start(&mut self, index: usize) {
-        match Connection::start(self.address, self.poll.registry(), Token(index)) {
+        match Connection::start(
+            self.address,
+            self.payload.is_compressed(),
+            self.poll.registry(),
+            Token(index),
+        ) {
             Ok(connection) => {
                 self.connections[index] = Some(connection);
                 self.live += 1;

@@ -13,6 +13,8 @@ use wireline_proto::{
     mask::{MaskKey, apply_mask},
 };
 
+use super::json::Json;
+
 /// How many bytes of a message its sequence number takes (less in shorter messages).
 const STAMP_LEN: usize = 8;
 
@@ -35,6 +37,8 @@ pub(super) struct Payload {
     start_len: usize,
     /// What messages end with, twice over, so that a period lies in one piece wherever it begins.
     pattern: Vec<u8>,
+    /// Instead of all that: JSON, sent compressed.
+    json: Option<Json>,
 }
 
 impl Payload {
@@ -54,11 +58,30 @@ impl Payload {
         Self::new(Opcode::Binary, len_bytes, STAMP_LEN.min(len_bytes), &period)
     }
 
+    /// JSON of `len_bytes` bytes, sent compressed.
+    pub(super) fn json(len_bytes: usize) -> Self {
+        let json = Json::new(len_bytes);
+        let len = json.message(0).len();
+        let wire = Self::new(Opcode::Text, json.compressed(0).len(), 0, &[]);
+        Self { len, json: Some(json), ..wire }
+    }
+
+    /// Whether messages are sent compressed.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.json.is_some()
+    }
+
+    /// The length of each message on the wire.
+    #[inline]
+    fn wire_len(&self) -> usize {
+        self.json.as_ref().map_or(self.len, |json| json.compressed(0).len())
+    }
+
     fn new(opcode: Opcode, len: usize, start_len: usize, period: &[u8]) -> Self {
         let mut header = FrameHeader::new(opcode, len as u64);
         header.mask = Some([0; 4]);
         let header_len = header.encode(&mut [0; MAX_HEADER_LEN]);
-        Self { opcode, len, header_len, start_len, pattern: period.repeat(2) }
+        Self { opcode, len, header_len, start_len, pattern: period.repeat(2), json: None }
     }
 
     /// What the messages are.
@@ -74,14 +97,15 @@ impl Payload {
     /// The length of each frame.
     #[inline]
     pub(super) fn frame_len(&self) -> usize {
-        self.header_len + self.len
+        self.header_len + self.wire_len()
     }
 
     /// Writes the frame of message `sequence` into `out`, from its byte `offset` on, as much as there is
     /// room for; returns how much that was.
     #[inline]
     pub(super) fn encode(&self, sequence: u64, key: MaskKey, offset: usize, out: &mut [u8]) -> usize {
-        let mut header = FrameHeader::new(self.opcode, self.len as u64);
+        let mut header = FrameHeader::new(self.opcode, self.wire_len() as u64);
+        header.rsv1 = self.is_compressed();
         header.mask = Some(key);
         let mut encoded = [0; MAX_HEADER_LEN];
         let header_len = header.encode(&mut encoded);
@@ -91,7 +115,7 @@ impl Payload {
             out[..written].copy_from_slice(&encoded[offset..offset + written]);
         }
         let mut body_offset = (offset + written).saturating_sub(header_len);
-        let body_len = (out.len() - written).min(self.len - body_offset);
+        let body_len = (out.len() - written).min(self.wire_len() - body_offset);
         for piece in out[written..written + body_len].chunks_mut(PERIOD) {
             self.copy(sequence, body_offset, piece);
             apply_mask(piece, key, body_offset as u64);
@@ -137,6 +161,9 @@ impl Payload {
         if bytes.len() > self.len.saturating_sub(offset) {
             return false;
         }
+        if let Some(json) = &self.json {
+            return *bytes == json.message(sequence)[offset..][..bytes.len()];
+        }
         if offset < self.start_len {
             let start;
             (start, bytes) = bytes.split_at(bytes.len().min(self.start_len - offset));
@@ -155,6 +182,10 @@ impl Payload {
     /// Copies a piece of a message, a period at most.
     #[inline]
     fn copy(&self, sequence: u64, offset: usize, out: &mut [u8]) {
+        if let Some(json) = &self.json {
+            out.copy_from_slice(&json.compressed(sequence)[offset..][..out.len()]);
+            return;
+        }
         out.copy_from_slice(self.pattern(offset, out.len()));
         if offset < self.start_len {
             let len = out.len().min(self.start_len - offset);
