@@ -8,7 +8,12 @@ const server = new WebSocketServer({
   port: Number(process.argv[2]),
   backlog: 4096,
   maxPayload: 4 << 20,
-  perMessageDeflate: false,
+  perMessageDeflate: process.argv[3] === 'deflate' && {
+    threshold: 0,
+    serverMaxWindowBits: 12,
+    clientMaxWindowBits: 12,
+    zlibDeflateOptions: { level: 6, memLevel: 5 },
+  },
 });
 
 server.on('connection', (socket) => {

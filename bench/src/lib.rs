@@ -58,3 +58,18 @@ where
         }
     });
 }
+
+/// What all servers compress with when their second argument is `deflate`.
+pub mod deflate {
+    /// Windows of 4 KiB, each way.
+    pub const WINDOW_BITS: u8 = 12;
+
+    /// zlib's default.
+    pub const LEVEL: u8 = 6;
+
+    /// Whether this server is to compress.
+    #[must_use]
+    pub fn is_asked_for() -> bool {
+        std::env::args().any(|arg| arg == "deflate")
+    }
+}

@@ -1,7 +1,9 @@
-/* uWebSockets: an echo server, and a publisher. The arguments: PORT, or PORT publish SIZE INTERVAL_MS. */
+/* uWebSockets: an echo server, and a publisher. The arguments: PORT [deflate], or
+   PORT publish SIZE INTERVAL_MS [deflate]. */
 
 #include <cstdlib>
 #include <iostream>
+#include <cstdio>
 #include <string>
 
 #include "App.h"
@@ -12,9 +14,12 @@ static const char *TOPIC = "all";
 static uWS::App *publisher;
 static std::string publication;
 
-static uWS::App::WebSocketBehavior<PerSocketData> behavior() {
+/* A compressor of its own for each connection: a window of 4 KB, zlib's memory level 5. */
+static const auto DEFLATE = uWS::CompressOptions(uWS::DEDICATED_COMPRESSOR_32KB | uWS::DEDICATED_DECOMPRESSOR_4KB);
+
+static uWS::App::WebSocketBehavior<PerSocketData> behavior(bool deflate) {
     return {
-        .compression = uWS::DISABLED,
+        .compression = deflate ? DEFLATE : uWS::DISABLED,
         .maxPayloadLength = 4 << 20,
         .idleTimeout = 24,
         .maxBackpressure = 16 << 20,
@@ -33,36 +38,55 @@ static void listen(uWS::App &app, int port) {
     });
 }
 
-static void serve_echo(int port) {
+static void serve_echo(int port, bool deflate) {
     uWS::App app;
-    auto echo = behavior();
-    echo.message = [](auto *ws, std::string_view message, uWS::OpCode opcode) { ws->send(message, opcode); };
+    auto echo = behavior(deflate);
+    echo.message = [deflate](auto *ws, std::string_view message, uWS::OpCode opcode) { ws->send(message, opcode, deflate); };
     app.ws<PerSocketData>("/*", std::move(echo));
     listen(app, port);
     app.run();
 }
 
-static void serve_publications(int port, size_t size, int interval_ms) {
+static bool compresses;
+
+/* An object of this size, whose entries differ. */
+static std::string json(size_t size) {
+    std::string text = "{\"type\":\"update\",\"items\":[";
+    for (unsigned i = 0; text.size() + 80 < size; i++) {
+        char item[80];
+        unsigned id = i * 2654435761u;
+        std::snprintf(item, sizeof item, "%s{\"id\":%u,\"name\":\"user%u\",\"price\":%u.%02u}", i ? "," : "", id % 100000, id >> 22, id % 1000, id % 64);
+        text += item;
+    }
+    text += "],\"pad\":\"";
+    text.append(size - text.size() - 2, '.');
+    return text + "\"}";
+}
+
+static void serve_publications(int port, size_t size, int interval_ms, bool deflate) {
     uWS::App app;
-    auto subscribe = behavior();
+    auto subscribe = behavior(deflate);
     subscribe.open = [](auto *ws) { ws->subscribe(TOPIC); };
     subscribe.message = [](auto *, std::string_view, uWS::OpCode) {};
     app.ws<PerSocketData>("/*", std::move(subscribe));
     listen(app, port);
     publisher = &app;
-    publication.assign(size, 'x');
+    compresses = deflate;
+    publication = deflate ? json(size) : std::string(size, 'x');
     us_timer_t *timer = us_create_timer((us_loop_t *) uWS::Loop::get(), 0, 0);
-    us_timer_set(timer, [](us_timer_t *) { publisher->publish(TOPIC, publication, uWS::TEXT); }, interval_ms, interval_ms);
+    us_timer_set(timer, [](us_timer_t *) { publisher->publish(TOPIC, publication, uWS::TEXT, compresses); }, interval_ms, interval_ms);
     app.run();
 }
 
 int main(int argc, char **argv) {
+    bool deflate = argc > 2 && std::string_view(argv[argc - 1]) == "deflate";
+    argc -= deflate;
     if (argc == 2) {
-        serve_echo(std::atoi(argv[1]));
+        serve_echo(std::atoi(argv[1]), deflate);
     } else if (argc == 5 && std::string_view(argv[2]) == "publish") {
-        serve_publications(std::atoi(argv[1]), std::strtoul(argv[3], nullptr, 10), std::atoi(argv[4]));
+        serve_publications(std::atoi(argv[1]), std::strtoul(argv[3], nullptr, 10), std::atoi(argv[4]), deflate);
     } else {
-        std::cerr << "usage: uwebsockets PORT [publish SIZE INTERVAL_MS]" << std::endl;
+        std::cerr << "usage: uwebsockets PORT [publish SIZE INTERVAL_MS] [deflate]" << std::endl;
         return 1;
     }
 }

@@ -2,10 +2,12 @@
 //! queued with `feed`, and the stream flushes them before it reads more.
 
 use bytes::BytesMut;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use sockudo_ws::{
-    Config, Error, Message, Result, WebSocketStream,
+    Config, DeflateConfig, Error, Message, Result, WebSocketStream,
+    deflate::{DeflateWindowBits, negotiate_server_deflate},
     handshake::{build_response, generate_accept_key, parse_request},
+    stream::CompressedWebSocketStream,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -20,12 +22,21 @@ fn main() {
 }
 
 async fn echo(mut stream: TcpStream) -> Result<()> {
-    shake_hands(&mut stream).await?;
+    let deflate = shake_hands(&mut stream).await?;
     let config = Config::builder()
         .max_message_size(wireline_bench::MAX_MESSAGE_SIZE)
         .ping_interval(wireline_bench::KEEPALIVE_SECONDS)
         .build();
-    let mut socket = WebSocketStream::server(stream, config);
+    match deflate {
+        Some(deflate) => answer(CompressedWebSocketStream::server(stream, config, deflate)).await,
+        None => answer(WebSocketStream::server(stream, config)).await,
+    }
+}
+
+async fn answer<S>(mut socket: S) -> Result<()>
+where
+    S: Stream<Item = Result<Message>> + Sink<Message, Error = Error> + Unpin,
+{
     while let Some(message) = socket.next().await {
         match message? {
             message @ (Message::Text(_) | Message::Binary(_)) => socket.feed(message).await?,
@@ -36,15 +47,29 @@ async fn echo(mut stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-async fn shake_hands(stream: &mut TcpStream) -> Result<()> {
+async fn shake_hands(stream: &mut TcpStream) -> Result<Option<DeflateConfig>> {
     let mut request = BytesMut::with_capacity(4096);
     loop {
         if stream.read_buf(&mut request).await? == 0 {
             return Err(Error::ConnectionClosed);
         }
         if let Some((head, _)) = parse_request(&request)? {
-            let response = build_response(&generate_accept_key(head.key), None, None);
-            return Ok(stream.write_all(&response).await?);
+            let offers = head.extensions.filter(|_| wireline_bench::deflate::is_asked_for());
+            let agreed = offers.and_then(|offers| negotiate_server_deflate(offers, &policy()));
+            let extension = agreed.as_ref().map(|agreed| agreed.to_response_header());
+            let response = build_response(&generate_accept_key(head.key), None, extension.as_deref());
+            stream.write_all(&response).await?;
+            return Ok(agreed.map(|agreed| agreed.config));
         }
+    }
+}
+
+fn policy() -> DeflateConfig {
+    DeflateConfig {
+        server_max_window_bits: DeflateWindowBits::Bits12,
+        client_max_window_bits: DeflateWindowBits::Bits12,
+        compression_level: wireline_bench::deflate::LEVEL.into(),
+        compression_threshold: 0,
+        ..DeflateConfig::default()
     }
 }

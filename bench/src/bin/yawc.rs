@@ -9,7 +9,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use yawc::{OpCode, Options, UpgradeFut, WebSocket};
+use yawc::{CompressionLevel, OpCode, Options, UpgradeFut, WebSocket};
 
 /// How many messages are answered before a flush.
 const BATCH: usize = 32;
@@ -28,6 +28,14 @@ async fn accept(mut request: Request<Incoming>) -> yawc::Result<Response<Empty<B
         .with_backpressure_boundary(64 * 1024)
         .with_no_delay()
         .with_utf8();
+    let options = if wireline_bench::deflate::is_asked_for() {
+        options
+            .with_compression_level(CompressionLevel::new(wireline_bench::deflate::LEVEL.into()))
+            .with_server_max_window_bits(wireline_bench::deflate::WINDOW_BITS)
+            .with_client_max_window_bits(wireline_bench::deflate::WINDOW_BITS)
+    } else {
+        options
+    };
     let (response, upgrade) = WebSocket::upgrade_with_options(&mut request, options)?;
     tokio::spawn(tokio::task::unconstrained(async move {
         let _ = echo(upgrade).await;
