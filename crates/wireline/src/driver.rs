@@ -307,6 +307,11 @@ impl Link {
         self.lock().outcome().is_some()
     }
 
+    /// Whether the closing handshake has completed.
+    pub(crate) fn was_clean(&self) -> bool {
+        self.lock().outcome().is_some_and(|outcome| outcome.was_clean)
+    }
+
     /// The `WebSocket` is dropped: nobody takes messages any more.
     pub(crate) fn drop_reader(&self) {
         self.lock().drop_reader();

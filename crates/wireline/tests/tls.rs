@@ -3,9 +3,10 @@
 use std::{
     future::{Future, IntoFuture as _},
     io::Read as _,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::Command,
+    sync::mpsc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -264,4 +265,37 @@ async fn who_does_not_finish_the_tls_handshake_is_dropped_at_its_timeout_while_o
         assert!(start.elapsed() >= timeout, "dropped after only {:?}", start.elapsed());
     }
     there_and_back(&mut ws, "afterwards".into()).await;
+}
+
+/// A way to `addr` for one client, on which nothing comes back until the sender says so.
+fn held_back(addr: SocketAddr) -> (SocketAddr, mpsc::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let way = listener.local_addr().expect("it is bound");
+    let (release, released) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("a client connects");
+        let mut server = TcpStream::connect(addr).expect("the server listens");
+        let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let _ = released.recv();
+        std::io::copy(&mut server, &mut client)
+    });
+    (way, release)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tls_handshake_under_way_at_shutdown_does_not_become_a_connection() {
+    let (authority, tls) = authority_and_server("localhost");
+    let server = echo().tls(tls);
+    let (way, release) = held_back(listen(&server));
+    let url = format!("wss://localhost:{}/", way.port());
+    let connecting = tokio::spawn(connect(url).tls(trusting(&authority)).into_future());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let drained = soon(server.handle().shutdown(Duration::from_secs(5))).await;
+    assert_eq!((drained.connections, drained.cut), (0, 0));
+    release.send(()).expect("the way is there");
+    match soon(connecting).await.expect("no panic").expect_err("the server is shut down") {
+        ConnectError::Rejected(response) => assert_eq!(response.status(), 503),
+        error => assert!(matches!(error, ConnectError::Http(_)), "{error}"),
+    }
 }
