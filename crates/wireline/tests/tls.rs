@@ -15,7 +15,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use wireline::{
     ClientTls, CloseCode, Config, ConnectError, Message, Request, Server, ServerTls, WebSocket, connect,
 };
-use wireline_testkit::RawPeer;
+use wireline_testkit::{RawPeer, drop_after};
 
 async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(8), future).await.expect("this takes too long")
@@ -298,4 +298,28 @@ async fn a_tls_handshake_under_way_at_shutdown_does_not_become_a_connection() {
         ConnectError::Rejected(response) => assert_eq!(response.status(), 503),
         error => assert!(matches!(error, ConnectError::Http(_)), "{error}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_over_tls_that_is_dropped_at_any_poll_leaves_no_connection() {
+    let (authority, tls) = authority_and_server("localhost");
+    let server = echo().tls(tls);
+    let url = format!("wss://localhost:{}/", listen(&server).port());
+    let mut ws = soon(async {
+        for polls in 0.. {
+            let attempt = connect(&url).tls(trusting(&authority)).into_future();
+            if let Some(connected) = drop_after(polls, attempt).await {
+                return connected.expect("the certificate is trusted");
+            }
+        }
+        unreachable!("an attempt takes so many polls and no more")
+    })
+    .await;
+    there_and_back(&mut ws, "there".into()).await;
+    soon(async {
+        while server.handle().connections() > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
 }
