@@ -6,6 +6,7 @@
 //! - [`Endpoint`]: one connection that a test talks to in bytes.
 //! - [`Pair`]: two connections, one clock, and a wire that can be cut, narrowed and held.
 //! - [`RawPeer`]: the other end of a connection under test, on a real socket.
+//! - [`drop_after`] and [`Bystander`]: futures that are dropped early, and what they leave behind.
 //! - [`allocations`]: what a piece of code asks of the allocator.
 
 pub mod allocations;
@@ -13,6 +14,7 @@ mod clock;
 mod endpoint;
 pub mod frames;
 mod pair;
+mod polls;
 mod raw_peer;
 
 pub use self::{
@@ -20,5 +22,6 @@ pub use self::{
     endpoint::{Endpoint, Told},
     frames::{Frame, LengthForm},
     pair::{Pair, Wire},
+    polls::{Bystander, drop_after},
     raw_peer::{RawPeer, accept_value},
 };

@@ -290,12 +290,9 @@ impl Link {
         Ok(())
     }
 
-    /// Waits until everything queued was handed to the system.
-    pub(crate) fn poll_flushed(
-        self: &Arc<Self>,
-        cx: &mut Context<'_>,
-        place: &mut Option<usize>,
-    ) -> Poll<Result<(), SendError>> {
+    /// Waits until everything queued was handed to the system. One task at a time can wait for that: the
+    /// one that has the `WebSocket`.
+    pub(crate) fn poll_flushed(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let mut core = self.lock();
         let is_driver = self.is_driver(cx);
         self.with_io_context(cx, is_driver, |cx| core.flush(cx));
@@ -309,7 +306,7 @@ impl Link {
         if core.is_flushed() {
             return Poll::Ready(Ok(()));
         }
-        core.register_sender(cx.waker(), place);
+        core.register_flusher(cx.waker());
         Poll::Pending
     }
 
@@ -362,6 +359,11 @@ impl Link {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().outcome().is_some()
+    }
+
+    /// Whether the closing handshake has completed.
+    pub(crate) fn was_clean(&self) -> bool {
+        self.lock().outcome().is_some_and(|outcome| outcome.was_clean)
     }
 
     /// The `WebSocket` is dropped: nobody takes messages any more.

@@ -48,6 +48,7 @@
 //! | `closed()` | nothing |
 //! | `connect(..)` | the attempt ends, the socket is closed |
 //! | `req.accept()` | the client gets a 500, or loses the connection if it has its 101 |
+//! | `handle.shutdown(..)` | what it began goes on, and nothing is cut; called again, it waits for the rest |
 //! | a handler, with its runtime | its connection is aborted |
 //!
 //! # Limits

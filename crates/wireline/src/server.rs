@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use wireline_proto::{CloseCode, CloseFrame, Config};
+use wireline_proto::Config;
 
 use self::listener::{Incoming, accept_loop};
 use crate::{
@@ -65,7 +65,7 @@ type OnHttp = Arc<
 pub struct Server {
     options: Options,
     registry: Arc<Registry>,
-    stop: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
 }
 
 #[derive(Clone)]
@@ -76,6 +76,16 @@ struct Options {
     tls: Option<ServerTls>,
     on_request: Option<OnRequest>,
     on_http: Option<OnHttp>,
+}
+
+/// How far a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    /// Nobody new is let in.
+    Draining,
+    /// The time for that has passed: what is left is cut.
+    Over,
 }
 
 impl Default for Server {
@@ -99,7 +109,7 @@ impl Server {
                 on_http: None,
             },
             registry: Arc::default(),
-            stop: watch::Sender::new(false),
+            phase: watch::Sender::new(Phase::Serving),
         }
     }
 
@@ -212,7 +222,7 @@ impl Server {
     /// Stops it, from anywhere.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle { registry: Arc::clone(&self.registry), stop: self.stop.clone() }
+        ServerHandle { registry: Arc::clone(&self.registry), phase: self.phase.clone() }
     }
 
     fn listener(&self, incoming: Incoming) -> Listener {
@@ -254,7 +264,7 @@ impl Listener {
     /// Serves until [`shutdown`](ServerHandle::shutdown), or for ever. Dropped, it stops accepting;
     /// connections go on.
     pub async fn serve(self) {
-        accept_loop(self.incoming, self.server.options, self.server.registry, self.server.stop.subscribe())
+        accept_loop(self.incoming, self.server.options, self.server.registry, self.server.phase.subscribe())
             .await;
     }
 }
@@ -263,16 +273,16 @@ impl Listener {
 #[derive(Clone)]
 pub struct ServerHandle {
     registry: Arc<Registry>,
-    stop: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
 }
 
 /// How a shutdown went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Connections that were there when it began, or at the deadline if there were more then, since a
-    /// handshake was under way.
+    /// Connections that were there when it began, with those that their handler had not accepted yet.
     pub connections: usize,
-    /// Those that had to be cut at the deadline.
+    /// Those that did not complete the closing handshake: cut at the deadline or at their close timeout,
+    /// or lost. A peer that answered and only keeps its socket open is none of them.
     pub cut: usize,
 }
 
@@ -284,20 +294,26 @@ impl ServerHandle {
     }
 
     /// Stops accepting, closes every connection with 1001, waits up to `grace` for the closing
-    /// handshakes, and cuts what is left.
+    /// handshakes, and cuts what is left. Meanwhile a request on a TCP connection that was there before
+    /// gets a 503, and a connection whose handler only now accepts is closed as the others.
+    ///
+    /// # Cancel safety
+    /// Dropped early, what it began goes on, and nothing is cut. Called again, it waits for the rest and
+    /// counts from the first call on.
     pub async fn shutdown(&self, grace: Duration) -> Drained {
-        let connections = self.registry.len();
-        self.stop.send_replace(true);
-        if let Ok(going_away) = CloseFrame::new(CloseCode::GOING_AWAY, "") {
-            self.registry.close_all(&going_away);
+        self.advance(Phase::Draining);
+        self.registry.close_all();
+        let emptied = tokio::time::timeout(grace, self.registry.emptied()).await;
+        let drained = self.registry.drained();
+        if emptied.is_err() {
+            self.registry.abort_all();
+            self.advance(Phase::Over);
         }
-        if tokio::time::timeout(grace, self.registry.emptied()).await.is_ok() {
-            return Drained { connections, cut: 0 };
-        }
-        let cut = self.registry.len();
-        self.registry.abort_all();
-        // Handshakes that were under way may have become connections since.
-        Drained { connections: connections.max(cut), cut }
+        drained
+    }
+
+    fn advance(&self, phase: Phase) {
+        self.phase.send_modify(|reached| *reached = phase.max(*reached));
     }
 }
 

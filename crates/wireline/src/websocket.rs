@@ -82,7 +82,12 @@ impl Deref for WebSocket {
 
 impl Drop for WebSocket {
     fn drop(&mut self) {
-        self.socket.link().drop_reader();
+        let link = self.socket.link();
+        if let Some(places) = self.sink.take() {
+            places.send.into_iter().for_each(|place| link.cancel_send(place));
+            places.closed.into_iter().for_each(|place| link.cancel_closed(place));
+        }
+        link.drop_reader();
     }
 }
 
@@ -120,8 +125,7 @@ impl Sink<Message> for WebSocket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        let this = self.get_mut();
-        this.socket.link().poll_flushed(cx, &mut this.sink.get_or_insert_default().send)
+        self.socket.link().poll_flushed(cx)
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {

@@ -4,15 +4,15 @@ use std::{
     future::{Future, IntoFuture as _},
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{mpsc, oneshot};
 use wireline::{
-    CloseCause, CloseCode, CloseEvent, CloseFrameError, Config, Initiator, ReadyState, Request, SendError,
-    Server, ServerHandle, WebSocket, connect,
+    CloseCause, CloseCode, CloseEvent, CloseFrameError, Config, Drained, Initiator, ReadyState, Request,
+    SendError, Server, ServerHandle, WebSocket, connect,
 };
-use wireline_testkit::{Frame, RawPeer};
+use wireline_testkit::{Frame, RawPeer, drop_after};
 
 async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(8), future).await.expect("this takes too long")
@@ -402,12 +402,7 @@ async fn a_panic_before_the_answer_is_a_500_and_the_server_lives_on() {
         "{error}"
     );
     connect(format!("ws://{addr}/good")).await.expect("the server lives on");
-    soon(async {
-        while handle.connections() > 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    soon(emptied(&handle)).await;
 }
 
 #[tokio::test]
@@ -527,6 +522,119 @@ async fn shutdown_waits_for_handlers_that_have_not_accepted_and_closes_what_they
     assert_clean(&soon(client.closed()).await, 1001, "", Initiator::Remote);
     let drained = soon(draining).await.expect("no panic");
     assert_eq!((drained.connections, drained.cut), (1, 0));
+}
+
+/// A server's shutdown, under way.
+fn shutting_down(handle: &ServerHandle, grace: Duration) -> tokio::task::JoinHandle<Drained> {
+    let handle = handle.clone();
+    tokio::spawn(async move { handle.shutdown(grace).await })
+}
+
+/// Waits until nothing is left of a server's connections.
+async fn emptied(handle: &ServerHandle) {
+    while handle.connections() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_answers_and_keeps_its_socket_open_is_not_counted_as_cut() {
+    let timeout = Duration::from_millis(300);
+    // The close timeout passes before the deadline, with it, and after it.
+    for grace in [timeout * 2, timeout, timeout / 2] {
+        let (server, _taken) = giving();
+        let (addr, handle) = listen(&server.config(Config::server().close_timeout(timeout)));
+        let [mut lingers, mut mute] = [(); 2].map(|()| RawPeer::connect(addr));
+        let draining = shutting_down(&handle, grace);
+        mute.expect(&Frame::close(1001, ""));
+        lingers.expect(&Frame::close(1001, ""));
+        lingers.send(&Frame::close(1001, ""));
+        let drained = soon(draining).await.expect("no panic");
+        assert_eq!((drained.connections, drained.cut), (2, 1), "within {grace:?}");
+        lingers.expect_end();
+        mute.expect_end();
+        soon(emptied(&handle)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_comes_while_the_server_drains_gets_a_503() {
+    let (server, _taken) = giving();
+    let (addr, handle) = listen(&server);
+    let mut mute = RawPeer::connect(addr);
+    let mut silent = RawPeer::dial(addr);
+    let mut late = RawPeer::dial(addr);
+    let request = RawPeer::request_head("");
+    let (begun, rest) = request.split_at(40);
+    late.send_bytes(begun);
+    // The server has read that by then.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let draining = shutting_down(&handle, Duration::from_secs(2));
+    mute.expect(&Frame::close(1001, ""));
+    silent.expect_end();
+    late.send_bytes(rest);
+    late.read_head();
+    assert!(late.head().starts_with("HTTP/1.1 503 "), "{}", late.head());
+    let _ = late.read_to_end();
+    assert!(!draining.is_finished(), "the first one has not answered");
+    mute.send(&Frame::close(1001, ""));
+    mute.shut_down();
+    let drained = soon(draining).await.expect("no panic");
+    assert_eq!((drained.connections, drained.cut), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_not_become_a_connection_by_the_deadline_is_cut() {
+    let (arrived, mut arrival) = mpsc::unbounded_channel();
+    let server = Server::new().on_request(move |req: Request| {
+        let arrived = arrived.clone();
+        async move {
+            let (answer, answered) = oneshot::channel::<()>();
+            let _ = arrived.send(answer);
+            let _ = answered.await;
+            req.accept().await?;
+            panic!("the client should be gone")
+        }
+    });
+    let (addr, handle) = listen(&server);
+    let connecting = tokio::spawn(connect(format!("ws://{addr}/")).into_future());
+    let answer = soon(arrival.recv()).await.expect("the handler runs");
+    let mut begun = RawPeer::dial(addr);
+    begun.send_bytes(b"GET / HT");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let start = Instant::now();
+    let drained = soon(handle.shutdown(Duration::from_millis(200))).await;
+    assert_eq!((drained.connections, drained.cut), (1, 1));
+    let error = soon(connecting).await.expect("no panic").expect_err("nobody accepted");
+    assert!(matches!(error, wireline::ConnectError::Http(_)), "{error}");
+    begun.expect_end();
+    assert!(start.elapsed() < Duration::from_secs(4), "cut after {:?}", start.elapsed());
+    answer.send(()).expect("the handler waits");
+    soon(emptied(&handle)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_that_is_dropped_at_any_poll_goes_on_and_can_be_waited_for_again() {
+    for polls in 0..3 {
+        let (server, mut taken) = giving();
+        let (addr, handle) = listen(&server);
+        let client = open(addr).await;
+        let mut mute = RawPeer::connect(addr);
+        let servers = [soon(taken.recv()).await, soon(taken.recv()).await];
+        let first = drop_after(polls, handle.shutdown(Duration::from_secs(5)));
+        let first = tokio::time::timeout(Duration::from_millis(50), first).await;
+        assert!(!matches!(first, Ok(Some(_))), "the mute peer has not answered");
+        if polls == 0 {
+            assert_eq!(client.ready_state(), ReadyState::Open, "nothing has begun");
+        } else {
+            assert_clean(&soon(client.closed()).await, 1001, "", Initiator::Remote);
+            mute.expect(&Frame::close(1001, ""));
+        }
+        let drained = soon(handle.shutdown(Duration::from_millis(200))).await;
+        assert_eq!((drained.connections, drained.cut), (2, 1), "after {polls} polls");
+        soon(emptied(&handle)).await;
+        drop(servers);
+    }
 }
 
 #[test]

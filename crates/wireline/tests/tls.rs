@@ -2,14 +2,20 @@
 
 use std::{
     future::{Future, IntoFuture as _},
-    net::SocketAddr,
-    time::Duration,
+    io::Read as _,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+    sync::mpsc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use wireline::{
     ClientTls, CloseCode, Config, ConnectError, Message, Request, Server, ServerTls, WebSocket, connect,
 };
+use wireline_testkit::{RawPeer, drop_after};
 
 async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(8), future).await.expect("this takes too long")
@@ -150,4 +156,170 @@ async fn a_handler_that_ends_says_so_over_tls() {
     assert_eq!(soon(ws.recv()).await.expect("clean"), Some("bye".into()));
     assert_eq!(soon(ws.recv()).await.expect("clean"), None);
     assert_eq!(soon(ws.closed()).await.code, CloseCode::NORMAL);
+}
+
+/// Where the client in a child process connects to.
+const CHILDS_URL: &str = "WIRELINE_TEST_URL";
+
+/// Its roots come from the environment, which a test must not change in its own process.
+#[tokio::main(flavor = "current_thread")]
+async fn connect_with_the_systems_roots() {
+    let url = std::env::var(CHILDS_URL).expect("the parent names a URL");
+    let mut ws = match soon(connect(url).into_future()).await {
+        Ok(ws) => ws,
+        Err(error) => return eprintln!("no connection: {error}"),
+    };
+    there_and_back(&mut ws, "there".into()).await;
+    eprintln!("there and back");
+}
+
+#[test]
+#[ignore = "the client of the test below, in its own process"]
+fn the_client_of_a_child_process() {
+    connect_with_the_systems_roots();
+}
+
+/// What a client says that connects to `url` where the system's roots are those in `roots`.
+async fn said_by_a_client_with_roots(roots: &Path, url: &str) -> String {
+    let mut client = Command::new(std::env::current_exe().expect("this binary has a path"));
+    client
+        .args(["--ignored", "--exact", "the_client_of_a_child_process", "--nocapture"])
+        .env("SSL_CERT_FILE", roots)
+        .env_remove("SSL_CERT_DIR")
+        .env(CHILDS_URL, url);
+    let ended = tokio::task::spawn_blocking(move || client.output());
+    let output = soon(ended).await.expect("no panic").expect("this binary runs again");
+    String::from_utf8(output.stderr).expect("it is text")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_trusts_the_systems_roots_and_nobody_else() {
+    let (authority, tls) = authority_and_server("localhost");
+    let (stranger, _) = authority_and_server("localhost");
+    let url = format!("wss://localhost:{}/", listen(&echo().tls(tls)).port());
+    let roots = std::env::temp_dir().join(format!("wireline-roots-{}.pem", std::process::id()));
+    for (authorities, expected) in [
+        (authority.clone(), "there and back"),
+        (format!("{stranger}{authority}"), "there and back"),
+        (stranger, "no connection: TLS with localhost failed: invalid peer certificate"),
+        (String::new(), "no connection: no trusted root certificates were found"),
+    ] {
+        std::fs::write(&roots, authorities).expect("the directory is there");
+        let said = said_by_a_client_with_roots(&roots, &url).await;
+        assert!(said.contains(expected), "{said:?} should have {expected:?}");
+    }
+    std::fs::remove_file(&roots).expect("it was written");
+}
+
+/// A server that reads and never says anything: where it is, and all that its one client sent.
+fn silent_server() -> (String, JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("wss://{}/", listener.local_addr().expect("it is bound"));
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client connects");
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("the client closes its socket");
+        bytes
+    });
+    (url, server)
+}
+
+/// What a client sent to a TLS server that it gave up after `timeout`: its ClientHello.
+async fn client_hello(timeout: Duration) -> Vec<u8> {
+    let (authority, _) = authority_and_server("localhost");
+    let (url, server) = silent_server();
+    let connecting = connect(url).tls(trusting(&authority)).handshake_timeout(timeout);
+    let error = soon(connecting.into_future()).await.expect_err("nothing came");
+    assert!(matches!(error, ConnectError::Timeout), "{error}");
+    let sent = soon(tokio::task::spawn_blocking(|| server.join())).await;
+    sent.expect("no panic").expect("the socket is closed")
+}
+
+#[tokio::test]
+async fn a_tls_server_that_never_answers_is_given_up_at_the_deadline_and_its_socket_closed() {
+    let timeout = Duration::from_millis(300);
+    let start = Instant::now();
+    let hello = client_hello(timeout).await;
+    let elapsed = start.elapsed();
+    assert!(elapsed >= timeout && elapsed < Duration::from_secs(5), "given up after {elapsed:?}");
+    assert_eq!(hello[..2], [0x16, 0x03], "a TLS handshake began");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_finish_the_tls_handshake_is_dropped_at_its_timeout_while_others_are_served() {
+    let timeout = Duration::from_millis(500);
+    let hello = client_hello(Duration::from_millis(50)).await;
+    let (authority, tls) = authority_and_server("localhost");
+    let addr = listen(&echo().tls(tls).handshake_timeout(timeout));
+    let start = Instant::now();
+    let mut peers = [&hello[..0], &hello[..1], &hello[..hello.len() / 2], &hello[..]].map(|begun| {
+        let mut peer = RawPeer::dial(addr);
+        peer.send_bytes(begun);
+        peer
+    });
+    let url = format!("wss://localhost:{}/", addr.port());
+    let mut ws = soon(connect(url).tls(trusting(&authority)).into_future()).await.expect("it is served");
+    there_and_back(&mut ws, "meanwhile".into()).await;
+    for peer in &mut peers {
+        let _ = peer.read_to_end();
+        assert!(start.elapsed() >= timeout, "dropped after only {:?}", start.elapsed());
+    }
+    there_and_back(&mut ws, "afterwards".into()).await;
+}
+
+/// A way to `addr` for one client, on which nothing comes back until the sender says so.
+fn held_back(addr: SocketAddr) -> (SocketAddr, mpsc::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let way = listener.local_addr().expect("it is bound");
+    let (release, released) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("a client connects");
+        let mut server = TcpStream::connect(addr).expect("the server listens");
+        let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let _ = released.recv();
+        std::io::copy(&mut server, &mut client)
+    });
+    (way, release)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tls_handshake_under_way_at_shutdown_does_not_become_a_connection() {
+    let (authority, tls) = authority_and_server("localhost");
+    let server = echo().tls(tls);
+    let (way, release) = held_back(listen(&server));
+    let url = format!("wss://localhost:{}/", way.port());
+    let connecting = tokio::spawn(connect(url).tls(trusting(&authority)).into_future());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let drained = soon(server.handle().shutdown(Duration::from_secs(5))).await;
+    assert_eq!((drained.connections, drained.cut), (0, 0));
+    release.send(()).expect("the way is there");
+    match soon(connecting).await.expect("no panic").expect_err("the server is shut down") {
+        ConnectError::Rejected(response) => assert_eq!(response.status(), 503),
+        error => assert!(matches!(error, ConnectError::Http(_)), "{error}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_over_tls_that_is_dropped_at_any_poll_leaves_no_connection() {
+    let (authority, tls) = authority_and_server("localhost");
+    let server = echo().tls(tls);
+    let url = format!("wss://localhost:{}/", listen(&server).port());
+    let mut ws = soon(async {
+        for polls in 0.. {
+            let attempt = connect(&url).tls(trusting(&authority)).into_future();
+            if let Some(connected) = drop_after(polls, attempt).await {
+                return connected.expect("the certificate is trusted");
+            }
+        }
+        unreachable!("an attempt takes so many polls and no more")
+    })
+    .await;
+    there_and_back(&mut ws, "there".into()).await;
+    soon(async {
+        while server.handle().connections() > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
 }

@@ -67,6 +67,8 @@ pub(crate) struct Core {
 #[derive(Default)]
 struct Waiters {
     senders: Slab<Waker>,
+    /// The `WebSocket` as a sink, which waits until everything is out.
+    flusher: Option<Waker>,
     closed: Slab<Waker>,
     pings: Vec<PendingPing>,
 }
@@ -151,6 +153,9 @@ impl Core {
     pub(super) fn drop_reader(&mut self) {
         self.is_reader_gone = true;
         self.inbox.clear_messages();
+        if let Some(waiters) = &mut self.waiters {
+            waiters.flusher = None;
+        }
     }
 
     /// While the application is busy: reads and decodes until the read-ahead is full or there is nothing
@@ -450,6 +455,10 @@ impl Core {
         }
     }
 
+    pub(super) fn register_flusher(&mut self, waker: &Waker) {
+        self.waiters.get_or_insert_default().flusher = Some(waker.clone());
+    }
+
     pub(super) fn register_closed(&mut self, waker: &Waker, place: &mut Option<usize>) {
         register(&mut self.waiters.get_or_insert_default().closed, waker, place);
     }
@@ -462,7 +471,11 @@ impl Core {
 
     #[inline]
     fn wake_senders(&mut self) {
+        let is_flushed = self.is_flushed();
         let Some(waiters) = &mut self.waiters else { return };
+        if is_flushed && let Some(flusher) = waiters.flusher.take() {
+            flusher.wake();
+        }
         if !self.connection.is_open() {
             // Once, since they will find it closed.
             waiters.senders.drain().for_each(Waker::wake);
@@ -477,6 +490,9 @@ impl Core {
         {
             waiters.closed.drain().for_each(Waker::wake);
             waiters.senders.drain().for_each(Waker::wake);
+            if let Some(flusher) = waiters.flusher {
+                flusher.wake();
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{oneshot, watch};
 use wireline_proto::handshake::UpgradeRequest;
 
-use super::Options;
+use super::{Options, Phase};
 use crate::{
     driver::Seat,
     registry::Registry,
@@ -30,12 +30,27 @@ const MAX_HEAD: usize = 64 << 10;
 /// Bytes of a plain request's body.
 const MAX_BODY: usize = 64 << 10;
 
-/// Serves one transport: TLS if wanted, then HTTP. A WebSocket goes on in a task of its own.
+/// Serves one transport until it is a WebSocket, which goes on in a task of its own, or the server's
+/// shutdown is over.
 pub(super) async fn serve(
     transport: Transport,
     options: Arc<Options>,
     registry: Arc<Registry>,
-    stop: watch::Receiver<bool>,
+    phase: watch::Receiver<Phase>,
+) {
+    let mut until = phase.clone();
+    tokio::select! {
+        () = secure_and_serve(transport, options, registry, phase) => {}
+        Ok(_) = until.wait_for(|phase| *phase >= Phase::Over) => {}
+    }
+}
+
+/// TLS if wanted, then HTTP.
+async fn secure_and_serve(
+    transport: Transport,
+    options: Arc<Options>,
+    registry: Arc<Registry>,
+    phase: watch::Receiver<Phase>,
 ) {
     let remote_addr = transport.remote_addr();
     let Some(transport) = secure(transport, &options).await else { return };
@@ -53,7 +68,7 @@ pub(super) async fn serve(
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(transport), service)
         .with_upgrades();
-    if let Err(error) = drive(connection, stop).await {
+    if let Err(error) = drive(connection, phase).await {
         tracing::debug!(%error, ?remote_addr, "an HTTP connection ended early");
     }
 }
@@ -71,14 +86,14 @@ async fn secure(transport: Transport, options: &Options) -> Option<Transport> {
 }
 
 /// Runs the HTTP connection; when the server stops, it ends after the request at hand.
-async fn drive<C>(connection: C, mut stop: watch::Receiver<bool>) -> hyper::Result<()>
+async fn drive<C>(connection: C, mut phase: watch::Receiver<Phase>) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>> + GracefulShutdown,
 {
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         result = connection.as_mut() => return result,
-        _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => connection.as_mut().graceful_shutdown(),
     }
     connection.await
 }
@@ -147,13 +162,16 @@ async fn upgrade(
         return text(StatusCode::FORBIDDEN, "pages of this origin may not connect here\n");
     }
     let Some(on_request) = &options.on_request else { return status_response(StatusCode::NOT_FOUND) };
+    let Some(registration) = registry.register() else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down\n");
+    };
     let on_upgrade = hyper::upgrade::on(&mut request);
     let (answer, answered) = oneshot::channel();
     let seat = Seat::new();
     let config = Arc::clone(&options.config);
     let (head, _) = request.into_parts();
     let channel = Channel { answer, on_upgrade, seat: Arc::clone(&seat), config, remote_addr };
-    on_request(Request::new(head, checked, channel), seat, registry.register());
+    on_request(Request::new(head, checked, channel), seat, registration);
     answered.await.unwrap_or_else(|_| {
         tracing::warn!(?remote_addr, "a handler neither accepted nor rejected its request");
         status_response(StatusCode::INTERNAL_SERVER_ERROR)

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{Options, http1};
+use super::{Options, Phase, http1};
 use crate::{registry::Registry, transport::Transport};
 
 /// How long to wait when the system has no more descriptors or memory: long enough for some to come
@@ -45,13 +45,13 @@ pub(super) async fn accept_loop(
     incoming: Incoming,
     options: Options,
     registry: Arc<Registry>,
-    mut stop: watch::Receiver<bool>,
+    mut phase: watch::Receiver<Phase>,
 ) {
     let options = Arc::new(options);
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
             accepted = incoming.accept() => accepted,
         };
         match accepted {
@@ -60,7 +60,7 @@ pub(super) async fn accept_loop(
                     transport,
                     Arc::clone(&options),
                     Arc::clone(&registry),
-                    stop.clone(),
+                    phase.clone(),
                 ));
             }
             Err(error) if is_of_one_connection(&error) => {
