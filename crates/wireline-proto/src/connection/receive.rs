@@ -401,8 +401,9 @@ impl Assembly {
         self.wire_len += piece.len() as u64;
         let (mut input, mut has_more) = (piece, !piece.is_empty());
         while has_more {
-            has_more = deflate.inflate(&mut input, &mut self.payload, config.max_message_size)?;
+            let inflated = deflate.inflate(&mut input, &mut self.payload, config.max_message_size);
             self.validate(self.payload.len() - self.validated)?;
+            has_more = inflated?;
         }
         Ok(())
     }

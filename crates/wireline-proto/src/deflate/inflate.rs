@@ -55,7 +55,9 @@ impl Inflater {
     /// Takes compressed bytes from the front of `input` and appends some of what they stand for to
     /// `output`; whether there is more to come before the next input.
     ///
-    /// `window` is what the message began with. Beyond `limit` bytes of output it fails.
+    /// `window` is what the message began with. Beyond `limit` bytes of output it fails. Where it fails,
+    /// what came before the fault is in `output`, so that the first of several faults is found, whatever
+    /// the pieces.
     pub(super) fn step(
         &mut self,
         input: &mut &[u8],
@@ -69,10 +71,9 @@ impl Inflater {
         }
         let room = make_room(output, input.len(), limit);
         output.resize(start + room, 0);
-        let result = self.run(input, &mut output[start..]);
-        let count = result.as_ref().map_or(0, |(count, _)| *count);
+        let (count, status) = self.run(input, &mut output[start..]);
         output.truncate(start + count);
-        if result?.1 == Status::StreamEnd {
+        if status? == Status::StreamEnd {
             self.end_final_block(window, output)?;
         }
         Ok(count == room || !input.is_empty())
@@ -87,34 +88,37 @@ impl Inflater {
         limit: usize,
     ) -> Result<(), ProtocolError> {
         loop {
-            let before = input.len();
-            let (count, status) = self.run(input, &mut [0])?;
+            // Even without input: some of what was taken may not have come out for want of room.
+            let (count, status) = self.run(input, &mut [0]);
             if count > 0 {
                 return Err(ProtocolError::MessageTooBig { announced: limit as u64 + 1, limit });
             }
-            if status == Status::StreamEnd {
+            if status? == Status::StreamEnd {
                 self.end_final_block(window, output)?;
             }
-            if input.is_empty() || input.len() == before {
+            if input.is_empty() {
                 return Ok(());
             }
         }
     }
 
-    /// Goes on until `input` is taken, `output` is full, or a last block has ended.
-    fn run(&mut self, input: &mut &[u8], output: &mut [u8]) -> Result<(usize, Status), ProtocolError> {
+    /// Goes on until `input` is taken, `output` is full, or a last block has ended: how much output there
+    /// is.
+    fn run(&mut self, input: &mut &[u8], output: &mut [u8]) -> (usize, Result<Status, ProtocolError>) {
         let before = (self.inflate.total_in(), self.inflate.total_out());
-        let status = self.inflate.decompress(input, output, InflateFlush::SyncFlush);
+        let status = self.inflate.decompress(input, output, InflateFlush::NoFlush);
         let taken = delta(before.0, self.inflate.total_in());
         let count = delta(before.1, self.inflate.total_out());
-        let status = status.map_err(|_| ProtocolError::InvalidDeflate)?;
         *input = &input[taken..];
         self.is_fresh &= taken == 0;
-        if taken == 0 && count == 0 && !input.is_empty() && status != Status::StreamEnd {
+        let status = match status {
             // No byte in and none out, with room for both: it would stay like this for ever.
-            return Err(ProtocolError::InvalidDeflate);
-        }
-        Ok((count, status))
+            Ok(Status::Ok | Status::BufError) if taken + count == 0 && !input.is_empty() => {
+                Err(ProtocolError::InvalidDeflate)
+            }
+            status => status.map_err(|_| ProtocolError::InvalidDeflate),
+        };
+        (count, status)
     }
 
     /// A block with BFINAL set has ended (section 7.2.3.4). More may follow, and may refer to everything
@@ -135,8 +139,8 @@ impl Inflater {
             return Ok(());
         }
         let mut ending = &ENDING[..];
-        match self.run(&mut ending, &mut [0])? {
-            (0, Status::StreamEnd) if ending.is_empty() => Ok(()),
+        match self.run(&mut ending, &mut [0]) {
+            (0, Ok(Status::StreamEnd)) if ending.is_empty() => Ok(()),
             _ => Err(ProtocolError::InvalidDeflate),
         }
     }
