@@ -20,7 +20,7 @@ from harness import REPORTS, ROOT, Checks, Process, built, serve
 
 # Cases in each section of the suite.
 SECTIONS = {1: 16, 2: 11, 3: 7, 4: 10, 5: 20, 6: 145, 7: 37, 9: 54, 10: 1}
-# permessage-deflate and its parameters: `--compression` runs them, once wireline negotiates it.
+# permessage-deflate and its parameters: `--compression` runs them, against a server with `--deflate`.
 COMPRESSION_SECTIONS = {12: 90, 13: 126}
 
 # The suite judges nothing in these: what a peer does is not fixed by the RFC. A message and a Close
@@ -86,13 +86,21 @@ def fresh(directory):
 
 def test_server(checks, sections):
     reports = fresh(REPORTS / "autobahn-server")
-    with serve("--max-message", MAX_MESSAGE, log="autobahn-server/wireline.log") as server:
-        for section, count in sections.items():
-            out = reports / f"section-{section}"
-            command = [KOSOKU, "-m", "fuzzingclient", "-i", f"{section}.*", "-o", out]
-            run_logged([*command, f"127.0.0.1:{server.port}"], reports / f"section-{section}.log")
-            judge(checks, section, count, read_report(out), out)
-        checks.check("the server still runs", server.alive())
+    for name, options in (("wireline", []), ("wireline-deflate", ["--deflate"])):
+        chosen = {
+            section: count
+            for section, count in sections.items()
+            if (section in COMPRESSION_SECTIONS) == bool(options)
+        }
+        if not chosen:
+            continue
+        with serve("--max-message", MAX_MESSAGE, *options, log=f"autobahn-server/{name}.log") as server:
+            for section, count in chosen.items():
+                out = reports / f"section-{section}"
+                command = [KOSOKU, "-m", "fuzzingclient", "-i", f"{section}.*", "-o", out]
+                run_logged([*command, f"127.0.0.1:{server.port}"], reports / f"section-{section}.log")
+                judge(checks, section, count, read_report(out), out)
+            checks.check("the server still runs", server.alive())
 
 
 def test_client(checks, sections):

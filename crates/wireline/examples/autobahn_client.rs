@@ -2,7 +2,7 @@
 //! at the end. Give the server's URL.
 #![allow(clippy::print_stdout, reason = "an example says what it sees")]
 
-use wireline::{Config, Result, connect};
+use wireline::{Config, Deflate, Result, connect};
 
 const AGENT: &str = "wireline";
 
@@ -27,7 +27,8 @@ async fn main() -> Result<()> {
 
 /// One case. However it ends, the server judges it.
 async fn echo(url: &str) -> Result<()> {
-    let config = Config::client().keepalive(None);
+    // Where the suite tries compression, every answer is compressed, however small.
+    let config = Config::client().keepalive(None).deflate(Deflate::client().threshold(0));
     let mut ws = connect(url).config(config).await?;
     while let Ok(Some(message)) = ws.recv().await {
         if ws.send(message).await.is_err() {
