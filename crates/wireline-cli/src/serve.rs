@@ -42,6 +42,10 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     deflate: bool,
 
+    /// Compress each message by itself, so that connections hold no window between messages
+    #[arg(long, requires = "deflate")]
+    no_context_takeover: bool,
+
     /// Do not log connections
     #[arg(long, short)]
     quiet: bool,
@@ -60,7 +64,9 @@ pub(crate) async fn run(args: ServeArgs) -> ExitCode {
 
 async fn try_run(args: ServeArgs) -> Result<()> {
     let quiet = args.quiet;
-    let deflate = args.deflate.then(Deflate::server);
+    let takeover = !args.no_context_takeover;
+    let deflate = Deflate::server().send_context_takeover(takeover).receive_context_takeover(takeover);
+    let deflate = args.deflate.then_some(deflate);
     let config = Config::server().max_message_size(args.max_message).deflate(deflate);
     let mut server = Server::new()
         .config(config)

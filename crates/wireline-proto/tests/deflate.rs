@@ -514,6 +514,30 @@ fn every_window_is_kept_to() {
     }
 }
 
+/// What corrupted memory in zlib before 1.2.12 (CVE-2018-25032): many short matches far away, so that
+/// what is pending outgrows what was thought to be enough.
+#[test]
+fn many_distant_matches_come_back_whole() {
+    let random = noise(32_000);
+    let picks = noise(60_000);
+    let message: Vec<u8> = random
+        .iter()
+        .copied()
+        .chain(picks.chunks_exact(2).flat_map(|pick| {
+            let at = usize::from(u16::from_be_bytes([pick[0], pick[1]])) % 700;
+            random[at..at + 3].to_vec()
+        }))
+        .collect();
+    for level in [1, 3, 6, 9] {
+        for memory_level in 1..=9 {
+            let settings = CompressorSettings { level, window_bits: 15, memory_level };
+            let mut payload = Vec::new();
+            assert!(Compressor::new(settings).compress(&message, &mut payload), "{settings:?}");
+            assert!(Peer::new(15).inflate(&payload) == message, "{settings:?}");
+        }
+    }
+}
+
 #[test]
 fn an_endpoint_may_use_less_than_was_agreed_on() {
     let options = Deflate::server().threshold(0).send_window_bits(9).send_context_takeover(false);
