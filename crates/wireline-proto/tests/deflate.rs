@@ -1,7 +1,8 @@
 //! permessage-deflate (RFC 7692) in a connection: the RFC's examples byte by byte, what peers may and may
 //! not send, what a connection holds, and that no cut changes anything.
+#![allow(clippy::unwrap_used, reason = "what is not as expected has failed the test")]
 
-use std::{io::IoSlice, sync::Arc, sync::Mutex, time::Instant};
+use std::{cell::RefCell, io::IoSlice, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use proptest::{prelude::*, sample::Index, test_runner::FileFailurePersistence};
@@ -438,7 +439,7 @@ fn noise(len: usize) -> Vec<u8> {
         *state ^= *state << 13;
         *state ^= *state >> 7;
         *state ^= *state << 17;
-        (*state >> 32) as u8
+        state.to_be_bytes()[0]
     };
     (0..len).map(|_| step(&mut state)).collect()
 }
@@ -582,43 +583,51 @@ fn a_frame_is_made_once_for_many() {
 
 // What is held.
 
-/// Counts what is lent out.
-#[derive(Debug, Default)]
-struct CountingPool {
-    kept: Mutex<(Vec<Inflater>, Vec<Compressor>)>,
+/// The thread's contexts, as a driver keeps them.
+#[derive(Debug)]
+struct Pool;
+
+thread_local! {
+    static KEPT: RefCell<(Vec<Inflater>, Vec<Compressor>)> = RefCell::default();
 }
 
-impl ContextPool for CountingPool {
+impl ContextPool for Pool {
     fn take_inflater(&self) -> Option<Inflater> {
-        self.kept.lock().unwrap().0.pop()
+        KEPT.with_borrow_mut(|kept| kept.0.pop())
     }
 
     fn keep_inflater(&self, inflater: Inflater) {
-        self.kept.lock().unwrap().0.push(inflater);
+        KEPT.with_borrow_mut(|kept| kept.0.push(inflater));
     }
 
     fn take_compressor(&self, settings: CompressorSettings) -> Option<Compressor> {
-        let compressors = &mut self.kept.lock().unwrap().1;
-        let index = compressors.iter().position(|compressor| compressor.settings() == settings)?;
-        Some(compressors.swap_remove(index))
+        KEPT.with_borrow_mut(|(_, compressors)| {
+            let index = compressors.iter().position(|compressor| compressor.settings() == settings)?;
+            Some(compressors.swap_remove(index))
+        })
     }
 
     fn keep_compressor(&self, compressor: Compressor) {
-        self.kept.lock().unwrap().1.push(compressor);
+        KEPT.with_borrow_mut(|kept| kept.1.push(compressor));
     }
 }
 
-impl CountingPool {
+impl Pool {
+    /// One that has nothing yet.
+    fn empty() -> &'static Self {
+        KEPT.take();
+        &Self
+    }
+
     fn kept(&self) -> (usize, usize) {
-        let kept = self.kept.lock().unwrap();
-        (kept.0.len(), kept.1.len())
+        KEPT.with_borrow(|kept| (kept.0.len(), kept.1.len()))
     }
 }
 
 #[test]
 fn contexts_are_held_for_a_message_only() {
     for parameters in [DeflateParameters::default(), no_takeover(Role::Server), no_takeover(Role::Client)] {
-        let pool: &CountingPool = Box::leak(Box::default());
+        let pool = Pool::empty();
         let now = Clock::new().now();
         let mut ends: Vec<Endpoint> = (0..10)
             .map(|_| {
@@ -663,7 +672,7 @@ fn a_connection_holds_its_windows_and_no_more() {
     let text = "some words that are much alike, as words in a chat are; ".repeat(40);
     let wire = compressed(Stream::new(12, 6).compress(text.as_bytes())).sent_by(Role::Client);
     for (takeover, least, most) in [(true, 2000, 4 << 10), (false, 0, 0)] {
-        let pool: &CountingPool = Box::leak(Box::default());
+        let pool = Pool::empty();
         let now = Clock::new().now();
         let parameters = DeflateParameters {
             server_no_context_takeover: !takeover,
@@ -738,6 +747,7 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
 
 /// How a peer of its own kind sends a message.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is drawn by itself")]
 struct Sent {
     message: Vec<u8>,
     is_text: bool,
@@ -745,6 +755,7 @@ struct Sent {
     /// Ends its stream with the message (BFINAL), so that nothing refers back beyond it.
     is_final: bool,
     cuts: Vec<Index>,
+    /// With a Ping before each frame.
     ping: bool,
 }
 

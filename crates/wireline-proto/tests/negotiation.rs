@@ -1,5 +1,6 @@
 //! How two ends agree on permessage-deflate (RFC 7692 section 7.1): which offers a server meets and how,
 //! and which responses a client takes.
+#![allow(clippy::unwrap_used, reason = "what is not as expected has failed the test")]
 
 use http::{Request, Response};
 use wireline_proto::{
