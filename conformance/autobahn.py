@@ -30,6 +30,7 @@ INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 
 # Sections 9.1 to 9.6 send messages of up to 16 MiB.
 MAX_MESSAGE = 64 * 1024 * 1024
+AGENT = "wireline"
 HERE = Path(__file__).resolve().parent
 # Sections 1 to 10 take well under a minute together, 12 some minutes; a hanging case must not hang the run.
 SECTION_TIMEOUT = 900
@@ -116,7 +117,7 @@ def test_client(checks, sections):
             url = f"ws://127.0.0.1:{suite.port}"
             # Section 13 wants a client that can do without context takeover, and section 12 one that need not.
             options = ["--no-context-takeover"] if section == 13 else []
-            status = run_logged([client, url, *options], reports / f"client-{section}.log")
+            status = run_logged([client, url, AGENT, *options], reports / f"client-{section}.log")
             # The client's call of updateReports ends the suite, which then writes its report.
             if status == 0:
                 suite.wait(30)

@@ -12,7 +12,7 @@ async fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let server = args.next().unwrap_or_else(|| "ws://127.0.0.1:9001".into());
     // Where the suite tries compression, every answer is compressed, however small.
-    let takeover = args.next().as_deref() != Some("--no-context-takeover");
+    let takeover = !args.any(|option| option == "--no-context-takeover");
     let deflate = Deflate::client().threshold(0).send_context_takeover(takeover);
     let mut ws = connect(format!("{server}/getCaseCount")).await?;
     let count = ws.recv().await?;
