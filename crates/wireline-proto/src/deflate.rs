@@ -8,7 +8,7 @@
 //!
 //! Nothing while it is not compressed. Between messages, with context takeover, the windows: the last
 //! `2^window_bits` bytes of the messages that went each way, as far as they came. zlib's contexts, which
-//! are ten times as large, are borrowed for one message and primed from the window. So ten thousand
+//! are far larger, are borrowed for one message and primed from the window. So ten thousand
 //! connections on a server with its default window of 4 KiB cost 80 MB with context takeover, where a
 //! context each would cost two gigabytes; and a message that is sent as it is after all, since its
 //! compressed form is not smaller, leaves no trace that a later message could refer to.

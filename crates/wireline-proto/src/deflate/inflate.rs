@@ -17,7 +17,7 @@ const STEP: usize = 64 << 10;
 /// message made of nothing else would cost a thousand times the work that its bytes show.
 const MAX_FINAL_BLOCKS: u32 = 4096;
 
-/// A context to decompress with: 40 KiB. Which connection it serves does not matter; see
+/// A context to decompress with: 46 KiB. Which connection it serves does not matter; see
 /// [`ContextPool`](super::ContextPool).
 pub struct Inflater {
     inflate: Inflate,
