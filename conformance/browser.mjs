@@ -108,6 +108,43 @@ await group("tutorial client", async () => {
   checkEqual("tutorial client: the server ended well", status, 0);
 });
 
+// --- Compression -------------------------------------------------------------------------------
+
+// Sends `messages` from a page, and gives what came back and which extensions the browser agreed to.
+const ECHO_ALL = ([url, messages]) =>
+  new Promise((resolve, reject) => {
+    const socket = new WebSocket(url);
+    const echoed = [];
+    socket.onerror = () => reject(new Error("the browser failed the connection"));
+    socket.onopen = () => messages.forEach((message) => socket.send(message));
+    socket.onmessage = ({ data }) => {
+      echoed.push(data);
+      if (echoed.length === messages.length) socket.close(4001, "done");
+    };
+    socket.onclose = ({ code }) => resolve({ code, echoed, extensions: socket.extensions });
+  });
+
+await group("deflate", async () => {
+  const families = "All happy families are alike; each unhappy family is unhappy in its own way. ";
+  const once = [1, 20, 2000, 0].map((times) => families.repeat(times));
+  const messages = [...once, ...once];
+  for (const [name, options, takeover] of [
+    ["with context takeover", [], ""],
+    ["without", ["--no-context-takeover"], "; server_no_context_takeover; client_no_context_takeover"],
+  ]) {
+    const server = await serve("browser/deflate.log", "--deflate", ...options);
+    const page = await browser.newPage();
+    await page.goto(`http://127.0.0.1:${server.port}/`);
+    const seen = await page.evaluate(ECHO_ALL, [`ws://127.0.0.1:${server.port}/`, messages]);
+    checkEqual(`deflate ${name}: close`, seen.code, 4001);
+    check(`deflate ${name}: echoed`, JSON.stringify(seen.echoed) === JSON.stringify(messages));
+    const agreed = `permessage-deflate${takeover}; client_max_window_bits=12`;
+    checkEqual(`deflate ${name}: agreed`, seen.extensions, agreed);
+    await page.close();
+    await server.stop();
+  }
+});
+
 function checkHandshakeStatus(name, { complaints }, status) {
   const complaint = complaints.find((text) => text.includes("WebSocket")) ?? "no complaint";
   check(name, complaint.includes(`Unexpected response code: ${status}`), complaint);

@@ -2,10 +2,12 @@
 // wireline and Node's two WebSocket libraries, each as client and as server of the other: the
 // tutorial's server and client on npm `websocket`, and npm `ws`.
 import { execFileSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdirSync, readFileSync } from "node:fs";
 import https from "node:https";
 import path from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import WebSocket, { WebSocketServer } from "ws";
 import { check, checkEqual, finish, group, waitFor } from "./harness.mjs";
 import { here, peerClient, reports, run, serve, start, startServer, wireline } from "./harness.mjs";
@@ -171,6 +173,59 @@ async function wsClient(name, url, protocol, options = {}) {
   const [code, reason] = await closed;
   checkEqual(`${name}: close code and reason come back`, [code, reason.toString()], [4001, "done"]);
 }
+
+// --- permessage-deflate, both ways ---------------------------------------------------------------
+
+// Each end may take its context over from message to message, or not.
+const TAKEOVERS = [
+  ["both take over", {}],
+  ["the server does not", { serverNoContextTakeover: true }],
+  ["the client does not", { clientNoContextTakeover: true }],
+  ["neither does", { serverNoContextTakeover: true, clientNoContextTakeover: true }],
+  ["small windows", { serverMaxWindowBits: 9, clientMaxWindowBits: 9 }],
+];
+
+// Text that repeats itself within a message and from one to the next; of the last no byte repeats.
+const FAMILIES = "All happy families are alike; each unhappy family is unhappy in its own way. ";
+const messages = [...[1, 3, 20, 2000].map((times) => FAMILIES.repeat(times)), "", randomBytes(3000).toString("base64")];
+
+await group("deflate, ws client", async () => {
+  const server = await serve("node-peers/wireline-deflate.log", "--deflate");
+  for (const [name, options] of TAKEOVERS) {
+    const socket = new WebSocket(`ws://127.0.0.1:${server.port}/`, { perMessageDeflate: { threshold: 0, ...options } });
+    const echoed = [];
+    socket.on("message", (data) => echoed.push(data.toString()));
+    await once(socket, "open");
+    check(`deflate, ws client, ${name}: agreed`, socket.extensions === "permessage-deflate");
+    for (const message of [...messages, ...messages]) socket.send(message);
+    await waitFor(() => echoed.length >= 2 * messages.length);
+    check(`deflate, ws client, ${name}: echoed`, isDeepStrictEqual(echoed, [...messages, ...messages]));
+    const closed = once(socket, "close");
+    socket.close(4001, "done");
+    checkEqual(`deflate, ws client, ${name}: close`, (await closed)[0], 4001);
+  }
+  await server.stop();
+});
+
+await group("deflate, ws server", async () => {
+  for (const [name, options] of TAKEOVERS) {
+    const server = new WebSocketServer({ host: "127.0.0.1", port: 0, perMessageDeflate: { threshold: 0, ...options } });
+    let agreed = "";
+    server.on("connection", (socket) => {
+      agreed = socket.extensions;
+      socket.on("message", (data, binary) => socket.send(data, { binary }));
+    });
+    await once(server, "listening");
+    const lines = [...messages, ...messages].filter((line) => line).map((line) => `${line}\n`).join("");
+    const url = `ws://127.0.0.1:${server.address().port}/`;
+    const client = await run("node-peers/connect-deflate.log", wireline, ["connect", url, "--deflate"], lines);
+    check(`deflate, ws server, ${name}: agreed`, agreed === "permessage-deflate");
+    check(`deflate, ws server, ${name}: echoed`, client.status === CLEAN && client.stdout === lines);
+    const ratio = /sent \d+ bytes as \d+ \((\d+\.\d) %\), received \d+ bytes as/.exec(client.output)?.[1];
+    check(`deflate, ws server, ${name}: smaller`, Number(ratio) < 20, `${ratio} %`);
+    server.close();
+  }
+});
 
 // --- TLS, both ways ----------------------------------------------------------------------------
 

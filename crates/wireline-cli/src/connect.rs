@@ -7,7 +7,9 @@ use std::{
 };
 
 use tokio::sync::mpsc;
-use wireline::{ClientTls, CloseCode, CloseEvent, Config, ConnectError, Message, WebSocket};
+use wireline::{
+    ClientTls, CloseCode, CloseEvent, Config, ConnectError, Deflate, DeflateTotals, Message, WebSocket,
+};
 
 use crate::size;
 
@@ -42,6 +44,11 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 
+    /// Compress every message that shrinks, and tell at the end what was saved. Without it compression is
+    /// offered all the same, but messages below 1 KiB are sent as they are
+    #[arg(long)]
+    deflate: bool,
+
     /// The longest message to take
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = size::parse)]
     max_message: usize,
@@ -54,6 +61,7 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
 
 /// Connects, talks, and tells by the exit status how it ended.
 pub(crate) async fn run(args: ConnectArgs) -> ExitCode {
+    let tells_ratio = args.deflate;
     let mut ws = match open(args).await {
         Ok(ws) => ws,
         Err(error) => {
@@ -66,6 +74,9 @@ pub(crate) async fn run(args: ConnectArgs) -> ExitCode {
     let outcome = talk(&mut ws).await;
     let close = ws.closed().await;
     eprintln!("{close}");
+    if tells_ratio {
+        eprintln!("{}", describe(ws.deflate_totals()));
+    }
     match outcome {
         // What the close event does not say already.
         Err(error) if close.was_clean => {
@@ -77,9 +88,11 @@ pub(crate) async fn run(args: ConnectArgs) -> ExitCode {
 }
 
 async fn open(args: ConnectArgs) -> Result<WebSocket, ConnectError> {
+    let deflate = Deflate::client();
+    let deflate = if args.deflate { deflate.threshold(0) } else { deflate };
     let mut connect = wireline::connect(args.url)
         .protocols(args.subprotocol)
-        .config(Config::client().max_message_size(args.max_message));
+        .config(Config::client().max_message_size(args.max_message).deflate(deflate));
     for (name, value) in &args.header {
         connect = connect.header(name, value);
     }
@@ -87,6 +100,21 @@ async fn open(args: ConnectArgs) -> Result<WebSocket, ConnectError> {
         connect = connect.tls(ClientTls::with_ca_file(ca)?);
     }
     connect.await
+}
+
+/// What compression made of the messages.
+fn describe(totals: Option<DeflateTotals>) -> String {
+    let Some(totals) = totals else { return "the server did not agree to compression".to_owned() };
+    let direction = |what: &str, plain: u64, compressed: u64| match plain {
+        0 => format!("nothing compressed {what}"),
+        _ => {
+            let percent = 100.0 * compressed as f64 / plain as f64;
+            format!("{what} {plain} bytes as {compressed} ({percent:.1} %)")
+        }
+    };
+    let sent = direction("sent", totals.sent, totals.sent_compressed);
+    let received = direction("received", totals.received, totals.received_compressed);
+    format!("compression: {sent}, {received}")
 }
 
 /// Why there is no connection, with what the server said.

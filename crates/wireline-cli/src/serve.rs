@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration,
 use http::StatusCode;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use wireline::{CloseEvent, Config, Request, Result, Server, ServerHandle, ServerTls, WebSocket};
+use wireline::{CloseEvent, Config, Deflate, Request, Result, Server, ServerHandle, ServerTls, WebSocket};
 
 use crate::{page, size};
 
@@ -38,6 +38,14 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = size::parse)]
     max_message: usize,
 
+    /// Compress messages (permessage-deflate) for clients that ask for it
+    #[arg(long)]
+    deflate: bool,
+
+    /// Compress each message by itself, so that connections hold no window between messages
+    #[arg(long, requires = "deflate")]
+    no_context_takeover: bool,
+
     /// Do not log connections
     #[arg(long, short)]
     quiet: bool,
@@ -56,8 +64,12 @@ pub(crate) async fn run(args: ServeArgs) -> ExitCode {
 
 async fn try_run(args: ServeArgs) -> Result<()> {
     let quiet = args.quiet;
+    let takeover = !args.no_context_takeover;
+    let deflate = Deflate::server().send_context_takeover(takeover).receive_context_takeover(takeover);
+    let deflate = args.deflate.then_some(deflate);
+    let config = Config::server().max_message_size(args.max_message).deflate(deflate);
     let mut server = Server::new()
-        .config(Config::server().max_message_size(args.max_message))
+        .config(config)
         .on_http(|request| async move { page::respond(&request) })
         .on_request(move |request| handle(request, quiet));
     let mut schemes = ("http", "ws");
@@ -184,7 +196,8 @@ struct Log {
 impl Log {
     fn opened(&self, ws: &WebSocket, what: &str) {
         let protocol = ws.protocol().map(|name| format!(", subprotocol {name}")).unwrap_or_default();
-        self.say(format_args!("#{} opened: {what}{protocol}", ws.id()));
+        let deflate = if ws.extensions().is_empty() { "" } else { ", compressed" };
+        self.say(format_args!("#{} opened: {what}{protocol}{deflate}", ws.id()));
     }
 
     fn closed(&self, close: &CloseEvent, id: u64, messages: u64) {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Deflate;
+
 /// When to ask a silent peer for a sign of life, and how long to wait for one.
 ///
 /// Pings are sent only when nothing was received for `interval`; anything that arrives afterwards,
@@ -50,10 +52,12 @@ pub struct Config {
     pub keepalive: Option<Keepalive>,
     /// How long each part of the closing handshake may take.
     pub close_timeout: Duration,
+    /// Whether and how to compress messages.
+    pub deflate: Option<Deflate>,
 }
 
 impl Config {
-    /// The defaults of a server: messages of 1 MiB at most.
+    /// The defaults of a server: messages of 1 MiB at most, not compressed.
     #[must_use]
     pub fn server() -> Self {
         Self {
@@ -65,18 +69,20 @@ impl Config {
             send_cap: 1 << 20,
             keepalive: Some(Keepalive::default()),
             close_timeout: Duration::from_secs(5),
+            deflate: None,
         }
     }
 
     /// The defaults of a client, which has one server to trust where a server has many clients:
-    /// messages of 64 MiB at most.
+    /// messages of 64 MiB at most, compressed if the server agrees.
     #[must_use]
     pub fn client() -> Self {
-        Self { max_message_size: 64 << 20, ..Self::server() }
+        Self { max_message_size: 64 << 20, deflate: Some(Deflate::client()), ..Self::server() }
     }
 
     /// The most bytes of payload a received message may have, all fragments together. More is answered
-    /// with close code 1009 as soon as a frame header announces it. Raised, it is the memory one peer
+    /// with close code 1009 as soon as a frame header announces it, or a compressed message, which may have
+    /// twice as many bytes on the wire, comes to it while it is inflated. Raised, it is the memory one peer
     /// can make this endpoint hold.
     #[must_use]
     pub fn max_message_size(mut self, bytes: usize) -> Self {
@@ -135,6 +141,15 @@ impl Config {
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
+        self
+    }
+
+    /// Compresses messages with permessage-deflate (RFC 7692), or does not (`None`). A client offers it
+    /// then, and a server agrees to it where a client does. Compression costs time at both ends, and memory
+    /// in each connection with context takeover.
+    #[must_use]
+    pub fn deflate(mut self, deflate: impl Into<Option<Deflate>>) -> Self {
+        self.deflate = deflate.into();
         self
     }
 }

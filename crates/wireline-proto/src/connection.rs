@@ -16,7 +16,9 @@ use self::{
     state::State,
 };
 use crate::{
-    CloseCode, CloseFrame, Config, Event, MessageKind, Negotiated, Opcode, Prepared, Role, SendError,
+    CloseCode, CloseFrame, Compress, Config, Deflate, Event, MessageKind, Negotiated, Opcode, Prepared, Role,
+    SendError,
+    deflate::{CompressorSettings, ContextPool, DeflateTotals, PerMessageDeflate, append_frame},
     error::ProtocolError,
     event::{Cause, Closed, Initiator, Payload},
     frame::{FrameHeader, MAX_CONTROL_PAYLOAD, MAX_HEADER_LEN},
@@ -43,7 +45,9 @@ pub struct Connection {
     masks: fn() -> MaskKey,
     receiver: Receiver,
     queue: SendQueue,
-    deferred_pong: Option<Box<[u8]>>,
+    /// Boxed twice, since it is rare and an idle connection pays for the outer pointer only.
+    deferred_pong: Option<Box<Box<[u8]>>>,
+    deflate: Option<Box<PerMessageDeflate>>,
     watch: Watch,
     /// When the present closing state ends by force.
     close_deadline: Option<Instant>,
@@ -59,6 +63,10 @@ impl Connection {
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "a handshake makes one connection")]
     pub fn new(negotiated: Negotiated, config: Arc<Config>, masks: fn() -> MaskKey, now: Instant) -> Self {
+        let deflate = negotiated.deflate().map(|agreed| {
+            let options = config.deflate.unwrap_or(Deflate::server());
+            Box::new(PerMessageDeflate::new(negotiated.role() == Role::Client, agreed, &options))
+        });
         Self {
             role: negotiated.role(),
             state: State::Open,
@@ -67,6 +75,7 @@ impl Connection {
             receiver: Receiver::default(),
             queue: SendQueue::default(),
             deferred_pong: None,
+            deflate,
             watch: Watch::new(now),
             close_deadline: None,
             is_eof: false,
@@ -83,7 +92,8 @@ impl Connection {
             self.watch.hear(now);
         }
         while self.state.is_receiving() {
-            match self.receiver.advance(input, self.role, &self.config) {
+            let deflate = self.deflate.as_deref_mut();
+            match self.receiver.advance(input, self.role, &self.config, deflate) {
                 Ok(receive::Progress::Message(message)) => return Some(Event::Message(message)),
                 Ok(receive::Progress::Control(opcode, payload)) => {
                     if let Some(event) = self.handle_control(opcode, payload, now) {
@@ -190,12 +200,31 @@ impl Connection {
     /// [`SendError::Closed`] after a Close frame was sent or received, or the connection was lost.
     #[inline]
     pub fn send(&mut self, kind: MessageKind, payload: Bytes) -> Result<(), SendError> {
-        let size = self.fragment_size();
-        if payload.len().min(size) < BY_REFERENCE_FROM {
-            return self.send_slice(kind, &payload);
-        }
+        self.send_with(kind, payload, Compress::default())
+    }
+
+    /// Queues a message, and says whether to compress it if the peer takes that. A compressed form that
+    /// is not smaller is not sent.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[inline]
+    pub fn send_with(
+        &mut self,
+        kind: MessageKind,
+        payload: Bytes,
+        compress: Compress,
+    ) -> Result<(), SendError> {
         if !self.state.is_open() {
             return Err(SendError::Closed);
+        }
+        if self.deflate.is_some() && self.push_compressed(kind, &payload, compress) {
+            return Ok(());
+        }
+        let size = self.fragment_size();
+        if payload.len().min(size) < BY_REFERENCE_FROM {
+            self.push_message(kind, &payload);
+            return Ok(());
         }
         if payload.len() <= size {
             self.push_bulk(kind.opcode(), true, payload);
@@ -216,13 +245,8 @@ impl Connection {
         if !self.state.is_open() {
             return Err(SendError::Closed);
         }
-        let size = self.fragment_size();
-        if payload.len() <= size {
-            self.push_frame(kind.opcode(), true, payload);
-        } else {
-            for (opcode, fin, part) in fragments(kind, payload.len(), size) {
-                self.push_frame(opcode, fin, &payload[part]);
-            }
+        if self.deflate.is_none() || !self.push_compressed(kind, payload, Compress::default()) {
+            self.push_message(kind, payload);
         }
         Ok(())
     }
@@ -389,7 +413,29 @@ impl Connection {
         self.watch.latency()
     }
 
+    /// What compression made of the messages so far; `None` if it was not agreed on.
+    #[must_use]
+    pub fn deflate_totals(&self) -> Option<DeflateTotals> {
+        self.deflate.as_ref().map(|deflate| deflate.totals())
+    }
+
+    /// What this end compresses with; `None` if compression was not agreed on. A frame that is made once
+    /// for many connections ([`encode_frame`](crate::deflate::encode_frame)) fits all whose settings are
+    /// the same.
+    #[must_use]
+    pub fn compressor_settings(&self) -> Option<CompressorSettings> {
+        self.deflate.as_ref().map(|deflate| deflate.settings())
+    }
+
     // Buffers.
+
+    /// Has compression borrow its contexts from `pool`, which connections share, rather than make new ones
+    /// for each message.
+    pub fn share_contexts(&mut self, pool: &'static dyn ContextPool) {
+        if let Some(deflate) = &mut self.deflate {
+            deflate.share_contexts(pool);
+        }
+    }
 
     /// Takes a buffer to encode into, unless it has one. A driver with many connections keeps a few
     /// buffers and lends them, so that idle connections own none.
@@ -435,7 +481,7 @@ impl Connection {
 
     fn answer_ping(&mut self, payload: &[u8]) {
         if self.deferred_pong.is_some() || self.queue.len() > PONG_BUDGET {
-            self.deferred_pong = Some(payload.into());
+            self.deferred_pong = Some(Box::new(payload.into()));
         } else {
             self.push_control(Opcode::Pong, payload);
         }
@@ -468,9 +514,16 @@ impl Connection {
 
     /// Nothing more is to be received; the outcome is told when everything queued was transmitted.
     fn end(&mut self, outcome: Closed, now: Instant) {
-        self.receiver = Receiver::default();
+        self.release_receiver();
         self.state = State::AwaitingTransmit(Box::new(outcome));
         self.close_deadline = now.checked_add(self.config.close_timeout);
+    }
+
+    fn release_receiver(&mut self) {
+        self.receiver = Receiver::default();
+        if let Some(deflate) = &mut self.deflate {
+            deflate.release();
+        }
     }
 
     /// The outcome was known; what was still to go out, if anything, does not.
@@ -488,7 +541,7 @@ impl Connection {
     /// The transport is gone or given up: nothing more goes out.
     fn finish(&mut self, cause: Cause, initiator: Initiator) {
         self.queue.clear();
-        self.receiver = Receiver::default();
+        self.release_receiver();
         self.state = State::Finished(Box::new(Closed::failed(cause, initiator)));
     }
 
@@ -522,8 +575,42 @@ impl Connection {
         self.config.fragment_size.unwrap_or(usize::MAX).max(1)
     }
 
+    #[inline]
+    fn push_message(&mut self, kind: MessageKind, payload: &[u8]) {
+        let size = self.fragment_size();
+        if payload.len() <= size {
+            self.push_frame(FrameHeader::new(kind.opcode(), 0), payload);
+        } else {
+            for (opcode, fin, part) in fragments(kind, payload.len(), size) {
+                self.push_frame(FrameHeader { fin, ..FrameHeader::new(opcode, 0) }, &payload[part]);
+            }
+        }
+    }
+
+    /// Queues a message in compressed form, if that is wanted and smaller; whether it is queued.
+    #[inline(never)]
+    fn push_compressed(&mut self, kind: MessageKind, message: &[u8], compress: Compress) -> bool {
+        let Some(deflate) = &mut self.deflate else { return false };
+        if !deflate.is_wanted(compress, message.len()) {
+            return false;
+        }
+        if let Some(size) = self.config.fragment_size {
+            let mut compressed = Vec::new();
+            let is_smaller = deflate.compress(message, &mut compressed);
+            for (opcode, fin, part) in fragments(kind, compressed.len(), size.max(1)) {
+                let rsv1 = opcode != Opcode::Continuation;
+                self.push_frame(FrameHeader { fin, rsv1, ..FrameHeader::new(opcode, 0) }, &compressed[part]);
+            }
+            return is_smaller;
+        }
+        let mask = (self.role == Role::Client).then(|| (self.masks)());
+        self.queue.push_with(|buffer| {
+            append_frame(buffer, kind, mask, message.len(), |buffer| deflate.compress(message, buffer))
+        })
+    }
+
     fn push_control(&mut self, opcode: Opcode, payload: &[u8]) {
-        self.push_frame(opcode, true, payload);
+        self.push_frame(FrameHeader::new(opcode, 0), payload);
     }
 
     fn push_close(&mut self, frame: Option<&CloseFrame>) {
@@ -532,8 +619,8 @@ impl Connection {
     }
 
     #[inline]
-    fn push_frame(&mut self, opcode: Opcode, fin: bool, payload: &[u8]) {
-        let (header, mask) = self.header(opcode, fin, payload.len());
+    fn push_frame(&mut self, frame: FrameHeader, payload: &[u8]) {
+        let (header, mask) = self.header(frame, payload.len());
         let copy = self.queue.push(&header, payload);
         if let Some(key) = mask {
             apply_mask(copy, key, 0);
@@ -541,7 +628,8 @@ impl Connection {
     }
 
     fn push_bulk(&mut self, opcode: Opcode, fin: bool, payload: Bytes) {
-        let (header, mask) = self.header(opcode, fin, payload.len());
+        let frame = FrameHeader { fin, ..FrameHeader::new(opcode, 0) };
+        let (header, mask) = self.header(frame, payload.len());
         let payload = match mask {
             None => payload,
             Some(key) => {
@@ -553,15 +641,15 @@ impl Connection {
         self.queue.push_bulk(&header, payload);
     }
 
+    /// Encodes the header of `frame`, for a payload of this length, with a mask if this end masks.
     #[inline]
-    fn header(&self, opcode: Opcode, fin: bool, payload_len: usize) -> (Header, Option<MaskKey>) {
+    fn header(&self, frame: FrameHeader, payload_len: usize) -> (Header, Option<MaskKey>) {
         let mask = match self.role {
             Role::Server => None,
             Role::Client => Some((self.masks)()),
         };
         let mut bytes = [0; MAX_HEADER_LEN];
-        let len =
-            FrameHeader { fin, mask, ..FrameHeader::new(opcode, payload_len as u64) }.encode(&mut bytes);
+        let len = FrameHeader { mask, payload_len: payload_len as u64, ..frame }.encode(&mut bytes);
         ((bytes, len), mask)
     }
 }

@@ -28,6 +28,15 @@ pub enum ProtocolError {
     /// Text that is not UTF-8 (section 8.1).
     #[error("the peer sent text that is not UTF-8")]
     InvalidUtf8,
+    /// A compressed message that is not DEFLATE, or not whole (RFC 7692 section 7.2.2).
+    #[error("the peer sent a compressed message that is not valid")]
+    InvalidDeflate,
+    /// A compressed message that ends its DEFLATE stream more often than any sender has reason to.
+    #[error("the peer sent a compressed message with more than {limit} final blocks")]
+    TooManyFinalBlocks {
+        /// The limit in force.
+        limit: u32,
+    },
     /// A Close frame with one byte of payload (section 5.5.1).
     #[error("the peer sent a Close frame with half a close code")]
     TruncatedCloseCode,
@@ -48,7 +57,8 @@ pub enum ProtocolError {
     /// A message above `max_message_size`.
     #[error("the peer announced a message of at least {announced} bytes; the limit is {limit}")]
     MessageTooBig {
-        /// Bytes of payload so far, and those that the header announced.
+        /// Bytes of payload so far, and those that the header announced. Of a compressed message, bytes
+        /// that were inflated.
         announced: u64,
         /// The limit in force.
         limit: usize,
@@ -74,10 +84,11 @@ impl ProtocolError {
             | Self::ContinuationExpected
             | Self::TruncatedCloseCode
             | Self::InvalidCloseCode(_) => CloseCode::PROTOCOL_ERROR,
-            Self::InvalidUtf8 | Self::InvalidCloseReason => CloseCode::INVALID_PAYLOAD,
-            Self::FrameTooBig { .. } | Self::MessageTooBig { .. } | Self::TooManyFragments { .. } => {
-                CloseCode::MESSAGE_TOO_BIG
-            }
+            Self::InvalidUtf8 | Self::InvalidCloseReason | Self::InvalidDeflate => CloseCode::INVALID_PAYLOAD,
+            Self::FrameTooBig { .. }
+            | Self::MessageTooBig { .. }
+            | Self::TooManyFragments { .. }
+            | Self::TooManyFinalBlocks { .. } => CloseCode::MESSAGE_TOO_BIG,
         }
     }
 }

@@ -5,8 +5,11 @@
 
 mod accept;
 mod client;
+mod extensions;
 mod fields;
 mod server;
+
+use crate::DeflateParameters;
 
 pub use self::{
     client::{ClientHandshake, InvalidProtocols, ResponseError},
@@ -27,13 +30,21 @@ pub enum Role {
 pub struct Negotiated {
     role: Role,
     protocol: Option<String>,
+    deflate: Option<DeflateParameters>,
 }
 
 impl Negotiated {
     /// For those who did the opening handshake themselves.
     #[must_use]
     pub fn assume_negotiated(role: Role, protocol: Option<String>) -> Self {
-        Self { role, protocol }
+        Self { role, protocol, deflate: None }
+    }
+
+    /// The same, with permessage-deflate agreed on (or not): for those who negotiated it themselves.
+    #[must_use]
+    pub fn with_deflate(mut self, deflate: impl Into<Option<DeflateParameters>>) -> Self {
+        self.deflate = deflate.into();
+        self
     }
 
     /// Which end this is.
@@ -46,5 +57,12 @@ impl Negotiated {
     #[must_use]
     pub fn protocol(&self) -> Option<&str> {
         self.protocol.as_deref()
+    }
+
+    /// What was agreed on about permessage-deflate; `None`: messages are not compressed. It displays as it
+    /// stands in a `Sec-WebSocket-Extensions` header.
+    #[must_use]
+    pub fn deflate(&self) -> Option<DeflateParameters> {
+        self.deflate
     }
 }

@@ -10,7 +10,7 @@
 //! | kind | methods |
 //! |---|---|
 //! | inputs | [`receive`], [`receive_bulk`], [`receive_eof`], [`handle_transmitted`], [`handle_transport_error`], [`handle_timeout`], [`pause_receiving`] |
-//! | commands | [`send`], [`send_slice`], [`ping`], [`pong`], [`close`], [`abort`] |
+//! | commands | [`send`], [`send_slice`], [`send_with`], [`ping`], [`pong`], [`close`], [`abort`] |
 //! | outputs | [`poll_event`], [`poll_transmit`], [`poll_timeout`] |
 //! | questions | [`is_open`], [`is_receiving`], [`is_shutdown_expected`], [`is_finished`], … |
 //!
@@ -108,6 +108,7 @@
 //! [`pause_receiving`]: Connection::pause_receiving
 //! [`send`]: Connection::send
 //! [`send_slice`]: Connection::send_slice
+//! [`send_with`]: Connection::send_with
 //! [`ping`]: Connection::ping
 //! [`pong`]: Connection::pong
 //! [`close`]: Connection::close
@@ -123,6 +124,7 @@
 mod close_code;
 mod config;
 mod connection;
+pub mod deflate;
 mod error;
 mod event;
 pub mod frame;
@@ -136,6 +138,7 @@ pub use self::{
     close_code::CloseCode,
     config::{Config, Keepalive},
     connection::Connection,
+    deflate::{Compress, Deflate, DeflateParameters},
     error::{CloseFrameError, ProtocolError, SendError},
     event::{Cause, CloseFrame, Closed, Event, Initiator, Message, MessageKind, Payload},
     handshake::{Negotiated, Role},

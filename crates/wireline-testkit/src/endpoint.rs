@@ -74,7 +74,12 @@ impl Endpoint {
     /// An open connection of this role. A client masks with [`MASK`](crate::frames::MASK).
     #[must_use]
     pub fn new(role: Role, config: Config, now: Instant) -> Self {
-        let negotiated = Negotiated::assume_negotiated(role, None);
+        Self::negotiated(Negotiated::assume_negotiated(role, None), config, now)
+    }
+
+    /// The same, with what the handshake agreed on.
+    #[must_use]
+    pub fn negotiated(negotiated: Negotiated, config: Config, now: Instant) -> Self {
         let connection = Connection::new(negotiated, Arc::new(config), masks, now);
         Self { connection, events: Vec::new() }
     }

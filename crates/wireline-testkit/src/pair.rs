@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wireline_proto::{Config, Role};
+use wireline_proto::{Config, DeflateParameters, Negotiated, Role};
 
 use crate::{Clock, Endpoint};
 
@@ -38,11 +38,21 @@ impl Pair {
     /// Two ends whose opening handshake has just completed.
     #[must_use]
     pub fn new(client: Config, server: Config) -> Self {
+        Self::negotiated(client, server, None)
+    }
+
+    /// The same, with permessage-deflate if it was agreed on.
+    #[must_use]
+    pub fn negotiated(client: Config, server: Config, deflate: Option<DeflateParameters>) -> Self {
         let clock = Clock::new();
+        let end = |role, config| {
+            let negotiated = Negotiated::assume_negotiated(role, None).with_deflate(deflate);
+            Endpoint::negotiated(negotiated, config, clock.now())
+        };
         Self {
             clock,
-            client: Endpoint::new(Role::Client, client, clock.now()),
-            server: Endpoint::new(Role::Server, server, clock.now()),
+            client: end(Role::Client, client),
+            server: end(Role::Server, server),
             to_server: Wire::default(),
             to_client: Wire::default(),
         }

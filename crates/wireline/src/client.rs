@@ -109,7 +109,7 @@ impl Connect {
         self
     }
 
-    /// The limits and timers of the connection.
+    /// The limits and timers of the connection, and whether to offer compression.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
@@ -140,7 +140,10 @@ impl Connect {
         if let Some(name) = self.invalid_header {
             return Err(ConnectError::InvalidHeader(name));
         }
-        let handshake = ClientHandshake::new(entropy::nonce(), self.protocols)?;
+        let mut handshake = ClientHandshake::new(entropy::nonce(), self.protocols)?;
+        if let Some(options) = &self.config.deflate {
+            handshake = handshake.offer_deflate(options);
+        }
         let mut request = handshake
             .request(&target.path_and_query, &target.host_header)
             .map_err(|error| ConnectError::Url { url: self.url, reason: error.to_string() })?;

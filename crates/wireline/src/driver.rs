@@ -59,7 +59,7 @@ pub(crate) struct Link {
     handles: AtomicUsize,
     pub(crate) id: u64,
     pub(crate) remote_addr: Option<SocketAddr>,
-    /// Boxed, since a server's connections most often have neither.
+    /// Boxed, since a server's connections most often have none.
     names: Option<Box<Names>>,
 }
 
@@ -73,6 +73,7 @@ struct Attendance {
 #[derive(Debug)]
 struct Names {
     protocol: Option<String>,
+    extensions: Option<Box<str>>,
     url: Option<Box<str>>,
 }
 
@@ -91,9 +92,12 @@ impl Link {
     pub(crate) fn new(opened: Opened) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let protocol = opened.negotiated.protocol().map(str::to_owned);
-        let names = Names { protocol, url: opened.url };
-        let names = (names.protocol.is_some() || names.url.is_some()).then(|| Box::new(names));
-        let connection = Connection::new(opened.negotiated, opened.config, entropy::mask_key, now());
+        let extensions = opened.negotiated.deflate().map(|deflate| deflate.to_string().into());
+        let names = Names { protocol, extensions, url: opened.url };
+        let is_named = names.protocol.is_some() || names.extensions.is_some() || names.url.is_some();
+        let names = is_named.then(|| Box::new(names));
+        let mut connection = Connection::new(opened.negotiated, opened.config, entropy::mask_key, now());
+        connection.share_contexts(&buffers::Contexts);
         let mut core = Core::new(connection, opened.transport);
         core.receive_first(&opened.first_bytes);
         Arc::new(Self {
@@ -111,6 +115,10 @@ impl Link {
 
     pub(crate) fn protocol(&self) -> Option<&str> {
         self.names.as_ref()?.protocol.as_deref()
+    }
+
+    pub(crate) fn extensions(&self) -> Option<&str> {
+        self.names.as_ref()?.extensions.as_deref()
     }
 
     pub(crate) fn url(&self) -> Option<&str> {

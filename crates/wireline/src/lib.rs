@@ -79,7 +79,8 @@ mod transport;
 mod websocket;
 
 pub use wireline_proto::{
-    CloseCode, CloseFrameError, Config, Initiator, Keepalive, ProtocolError,
+    CloseCode, CloseFrameError, Compress, Config, Deflate, Initiator, Keepalive, ProtocolError,
+    deflate::DeflateTotals,
     handshake::{InvalidProtocols, ProtocolNotOffered, ResponseError},
 };
 

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use wireline_proto::Compress;
+
 use crate::Message;
 
 /// A message that is framed once and sent to any number of connections, which share its bytes.
 ///
 /// A server's connections do; a client has to mask every frame anew (RFC 6455 section 5.3), so there this
-/// saves nothing. Cloning it is cheap.
+/// saves nothing. It is not compressed. Cloning it is cheap.
 ///
 /// ```no_run
 /// use wireline::{Prepared, SendError, Socket};
@@ -62,15 +64,21 @@ impl<M: Into<Message>> From<M> for Prepared {
 /// What the sending side of a connection takes.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
-    Message(Message),
+    Message(Message, Compress),
     Prepared(Prepared),
 }
 
 impl Outgoing {
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Message(message) => message.len(),
+            Self::Message(message, _) => message.len(),
             Self::Prepared(prepared) => prepared.len(),
         }
+    }
+}
+
+impl<M: Into<Message>> From<M> for Outgoing {
+    fn from(message: M) -> Self {
+        Self::Message(message.into(), Compress::default())
     }
 }

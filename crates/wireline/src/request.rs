@@ -194,6 +194,10 @@ impl Acceptance {
         if let Some(name) = self.invalid {
             return Err(AcceptError::InvalidHeader(name));
         }
+        let upgrade = match &channel.config.deflate {
+            Some(options) => upgrade.agree_to_deflate(options),
+            None => upgrade,
+        };
         let (response, negotiated) = match upgrade.accept(self.protocol.as_deref()) {
             Ok(accepted) => accepted,
             Err(error) => {

@@ -142,7 +142,7 @@ impl Server {
         self
     }
 
-    /// The limits and timers of its connections.
+    /// The limits and timers of its connections, and whether to agree to compression.
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.options.config = Arc::new(config);

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use wireline_proto::{CloseCode, CloseFrame, CloseFrameError};
+use wireline_proto::{CloseCode, CloseFrame, CloseFrameError, Compress, deflate::DeflateTotals};
 
 use crate::{CloseEvent, Message, Prepared, SendError, driver::Link, prepared::Outgoing};
 
@@ -66,7 +66,7 @@ impl Socket {
     /// Dropped before it is ready, nothing was sent; once ready, everything is queued.
     #[inline]
     pub fn send(&self, message: impl Into<Message>) -> SendMessage<'_> {
-        SendMessage { link: &self.link, message: Some(Outgoing::Message(message.into())), place: None }
+        SendMessage { link: &self.link, message: Some(Outgoing::from(message)), place: None }
     }
 
     /// Sends a message without waiting.
@@ -75,7 +75,7 @@ impl Socket {
     /// [`SendError::Full`] when the send cap (1 MiB of unsent bytes) does not allow it, else as
     /// [`send`](Self::send).
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.link.try_send(Outgoing::Message(message.into()))
+        self.link.try_send(Outgoing::from(message))
     }
 
     /// Sends a message that was framed before, as [`send`](Self::send) does otherwise.
@@ -181,10 +181,17 @@ impl Socket {
         self.link.protocol()
     }
 
-    /// The extensions agreed on, as they would stand in a header; empty if there are none.
+    /// The extensions agreed on, as they stand in the server's response: `permessage-deflate` with its
+    /// parameters, or empty.
     #[must_use]
     pub fn extensions(&self) -> &str {
-        ""
+        self.link.extensions().unwrap_or_default()
+    }
+
+    /// What compression made of the messages so far; `None` if it was not agreed on.
+    #[must_use]
+    pub fn deflate_totals(&self) -> Option<DeflateTotals> {
+        self.link.with_connection(wireline_proto::Connection::deflate_totals)
     }
 
     /// The URL that was connected to, with the default port left out. `None` on a server.
@@ -265,6 +272,27 @@ pub struct SendMessage<'s> {
     message: Option<Outgoing>,
     /// Its place among those who wait for the peer to read.
     place: Option<usize>,
+}
+
+impl SendMessage<'_> {
+    /// Compresses this message or does not, if compression was agreed on; by default its size decides.
+    /// Leave uncompressed what is compressed already (pictures, archives), and what is secret: where an
+    /// attacker can have text of his own sent beside a secret, the size of the message betrays it. What was
+    /// prepared is not compressed.
+    ///
+    /// ```no_run
+    /// # async fn example(ws: wireline::WebSocket, jpeg: Vec<u8>) -> wireline::Result<()> {
+    /// use wireline::Compress;
+    /// ws.send(jpeg).compress(Compress::Never).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn compress(mut self, compress: Compress) -> Self {
+        if let Some(Outgoing::Message(_, chosen)) = &mut self.message {
+            *chosen = compress;
+        }
+        self
+    }
 }
 
 impl Drop for SendMessage<'_> {

@@ -121,7 +121,7 @@ impl Sink<Message> for WebSocket {
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SendError> {
-        self.socket.link().send_unchecked(Outgoing::Message(message))
+        self.socket.link().send_unchecked(Outgoing::from(message))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {

@@ -59,8 +59,13 @@ async fn a_101_that_breaks_a_rule_is_refused_and_names_it() {
         ),
         (
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\
-             Sec-WebSocket-Extensions: permessage-deflate\r\n",
+             Sec-WebSocket-Extensions: permessage-other\r\n",
             E::Extension,
+        ),
+        (
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\
+             Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=16\r\n",
+            E::DeflateParameters,
         ),
     ] {
         let answer: &'static str = format!("HTTP/1.1 101 Switching Protocols\r\n{answer}\r\n").leak();

@@ -4,6 +4,7 @@ use bytes::BufMut as _;
 
 use crate::{
     Config, Opcode, ProtocolError, Role,
+    deflate::PerMessageDeflate,
     event::{Message, MessageKind, Payload},
     frame::{FrameHeader, MAX_HEADER_LEN},
     mask::{MaskKey, apply_mask},
@@ -16,6 +17,10 @@ const BULK_FROM: u64 = 16 << 10;
 
 /// The least room that a direct read is given.
 const BULK_STEP: usize = 64 << 10;
+
+/// Bytes on the wire that a compressed message may have beyond twice the limit of its inflated size. No
+/// compressor needs nearly that much: beyond it are blocks that stand for nothing.
+const COMPRESSED_ALLOWANCE: u64 = 1 << 10;
 
 /// What the received bytes gave.
 #[derive(Debug)]
@@ -53,23 +58,25 @@ struct Frame {
 }
 
 impl Receiver {
-    /// Takes bytes from the front of `input` up to the end of the next message or control frame.
+    /// Takes bytes from the front of `input` up to the end of the next message or control frame. `deflate`
+    /// is there if it was agreed on.
     #[inline]
     pub(super) fn advance<'b>(
         &mut self,
         input: &mut &'b mut [u8],
         role: Role,
         config: &Config,
+        deflate: Option<&mut PerMessageDeflate>,
     ) -> Result<Progress<'b>, ProtocolError> {
         if self.partial.is_none()
             && let Some((header, len)) = FrameHeader::parse(input)?
         {
-            Assembly::default().check(&header, role, config)?;
+            Assembly::default().check(&header, role, config, deflate.is_some())?;
             if let Some(payload) = whole_payload(&header, len, input) {
                 return whole(header.opcode, payload);
             }
         }
-        self.advance_partly(input, role, config)
+        self.advance_partly(input, role, config, deflate)
     }
 
     /// As [`advance`](Self::advance), with what came before, and keeping what is cut.
@@ -78,12 +85,13 @@ impl Receiver {
         input: &mut &'b mut [u8],
         role: Role,
         config: &Config,
+        deflate: Option<&mut PerMessageDeflate>,
     ) -> Result<Progress<'b>, ProtocolError> {
         if input.is_empty() && self.partial.is_none() {
             return Ok(Progress::Starved);
         }
         let partial = self.partial.get_or_insert_default();
-        let progress = partial.advance(input, role, config)?;
+        let progress = partial.advance(input, role, config, deflate)?;
         if partial.is_between_messages() {
             self.partial = None;
         }
@@ -115,7 +123,7 @@ impl Receiver {
 }
 
 /// The payload behind a header of `header_len` bytes, unmasked, if the frame is a message or control
-/// frame by itself and lies whole in `input`.
+/// frame by itself, not compressed, and lies whole in `input`.
 #[inline]
 fn whole_payload<'b>(
     header: &FrameHeader,
@@ -123,7 +131,8 @@ fn whole_payload<'b>(
     input: &mut &'b mut [u8],
 ) -> Option<&'b mut [u8]> {
     let len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
-    if !header.fin || header.opcode == Opcode::Continuation || len > input.len() - header_len {
+    let is_single = header.fin && !header.rsv1 && header.opcode != Opcode::Continuation;
+    if !is_single || len > input.len() - header_len {
         return None;
     }
     let payload = &mut split_front(input, header_len + len)[header_len..];
@@ -144,19 +153,20 @@ impl Partial {
         input: &mut &'b mut [u8],
         role: Role,
         config: &Config,
+        mut deflate: Option<&mut PerMessageDeflate>,
     ) -> Result<Progress<'b>, ProtocolError> {
         loop {
             let progress = match self.frame {
                 None => {
                     let Some(header) = self.header.take(input)? else { return Ok(Progress::Starved) };
-                    self.assembly.check(&header, role, config)?;
+                    self.assembly.check(&header, role, config, deflate.is_some())?;
                     if let Some(payload) = whole_payload(&header, 0, input) {
                         return whole(header.opcode, payload);
                     }
                     self.begin(&header);
                     None
                 }
-                Some(frame) => self.take_payload(frame, input)?,
+                Some(frame) => self.take_payload(frame, input, config, deflate.as_deref_mut())?,
             };
             if let Some(progress) = progress {
                 return Ok(progress);
@@ -173,6 +183,7 @@ impl Partial {
         }
         if !header.opcode.is_control() {
             self.assembly.fragments += 1;
+            self.assembly.is_compressed |= header.rsv1;
         }
         self.frame = Some(Frame {
             opcode: header.opcode,
@@ -188,6 +199,8 @@ impl Partial {
         &mut self,
         mut frame: Frame,
         input: &mut &'b mut [u8],
+        config: &Config,
+        deflate: Option<&mut PerMessageDeflate>,
     ) -> Result<Option<Progress<'b>>, ProtocolError> {
         let count = usize::try_from(frame.remaining).unwrap_or(usize::MAX).min(input.len());
         let piece = split_front(input, count);
@@ -202,8 +215,18 @@ impl Partial {
             let payload = Payload::Owned(std::mem::take(&mut self.control));
             return Ok(Some(Progress::Control(frame.opcode, payload)));
         }
-        self.assembly.payload.extend_from_slice(piece);
-        self.assembly.validate(count)?;
+        match deflate.filter(|_| self.assembly.is_compressed) {
+            None => {
+                self.assembly.payload.extend_from_slice(piece);
+                self.assembly.validate(count)?;
+            }
+            Some(deflate) => {
+                self.assembly.inflate(piece, deflate, config)?;
+                if frame.remaining == 0 && frame.fin {
+                    deflate.finish(&self.assembly.payload, self.assembly.wire_len)?;
+                }
+            }
+        }
         if frame.remaining > 0 {
             return Ok(Some(Progress::Starved));
         }
@@ -218,6 +241,9 @@ impl Partial {
     #[inline]
     fn bulk_buffer(&mut self) -> Option<bytes::buf::Limit<&mut Vec<u8>>> {
         let frame = self.frame.filter(|frame| frame.remaining >= BULK_FROM && !frame.opcode.is_control())?;
+        if self.assembly.is_compressed {
+            return None;
+        }
         let payload = &mut self.assembly.payload;
         let remaining = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
         if payload.capacity() - payload.len() < remaining.min(BULK_STEP) {
@@ -307,6 +333,10 @@ struct Assembly {
     /// Set from the first frame's header to the end of the last frame.
     kind: Option<MessageKind>,
     fragments: u32,
+    /// RSV1 of the first frame (RFC 7692 section 6).
+    is_compressed: bool,
+    /// Of a compressed message: bytes taken, as they came.
+    wire_len: u64,
     payload: Vec<u8>,
     /// How much of `payload` is unmasked and, if text, checked.
     validated: usize,
@@ -316,8 +346,15 @@ struct Assembly {
 impl Assembly {
     /// What a header must obey besides its own form. Nothing is allocated for a frame that fails here.
     #[inline]
-    fn check(&self, header: &FrameHeader, role: Role, config: &Config) -> Result<(), ProtocolError> {
-        if header.rsv1 {
+    fn check(
+        &self,
+        header: &FrameHeader,
+        role: Role,
+        config: &Config,
+        has_deflate: bool,
+    ) -> Result<(), ProtocolError> {
+        // Only the first frame of a message has it (RFC 7692 section 6.1).
+        if header.rsv1 && !(has_deflate && matches!(header.opcode, Opcode::Text | Opcode::Binary)) {
             return Err(ProtocolError::ReservedBit1);
         }
         match (role, header.mask) {
@@ -339,12 +376,34 @@ impl Assembly {
         {
             return Err(ProtocolError::FrameTooBig { announced, limit });
         }
-        let (announced, limit) = (announced + self.payload.len() as u64, config.max_message_size);
-        if announced > limit as u64 {
+        let limit = config.max_message_size;
+        let (announced, most) = if header.rsv1 || self.is_compressed {
+            (announced + self.wire_len, (limit as u64).saturating_mul(2).saturating_add(COMPRESSED_ALLOWANCE))
+        } else {
+            (announced + self.payload.len() as u64, limit as u64)
+        };
+        if announced > most {
             return Err(ProtocolError::MessageTooBig { announced, limit });
         }
         if self.fragments >= config.max_fragments {
             return Err(ProtocolError::TooManyFragments { limit: config.max_fragments });
+        }
+        Ok(())
+    }
+
+    /// Appends what a compressed piece stands for, checking it as it comes.
+    fn inflate(
+        &mut self,
+        piece: &[u8],
+        deflate: &mut PerMessageDeflate,
+        config: &Config,
+    ) -> Result<(), ProtocolError> {
+        self.wire_len += piece.len() as u64;
+        let (mut input, mut has_more) = (piece, !piece.is_empty());
+        while has_more {
+            let inflated = deflate.inflate(&mut input, &mut self.payload, config.max_message_size);
+            self.validate(self.payload.len() - self.validated)?;
+            has_more = inflated?;
         }
         Ok(())
     }
@@ -364,6 +423,8 @@ impl Assembly {
         let kind = self.kind.take().unwrap_or(MessageKind::Binary);
         self.utf8.finish().map_err(|_| ProtocolError::InvalidUtf8)?;
         self.fragments = 0;
+        self.is_compressed = false;
+        self.wire_len = 0;
         self.validated = 0;
         Ok(Message { kind, payload: Payload::Owned(std::mem::take(&mut self.payload)) })
     }

@@ -59,6 +59,14 @@ impl SendQueue {
         &mut self.buffer[start..]
     }
 
+    /// Appends what `encode` appends to the buffer that it is given; what `encode` says.
+    pub(crate) fn push_with<R>(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let before = self.buffer.len();
+        let result = encode(&mut self.buffer);
+        self.len += self.buffer.len() - before;
+        result
+    }
+
     /// Appends a copy of `header`, then `payload` by reference.
     pub(crate) fn push_bulk(&mut self, (header, len): &Header, payload: Bytes) {
         self.push_encoded(&header[..*len]);

@@ -5,8 +5,10 @@ use http::{HeaderMap, Request, Response, StatusCode, header};
 use super::{
     Negotiated, Role,
     accept::{accept_value, encode_key},
+    extensions::extensions,
     fields::{Single, has_token, is_token, single},
 };
+use crate::{Deflate, DeflateParameters, deflate::NAME as PERMESSAGE_DEFLATE};
 
 /// An opening handshake from the client's end.
 ///
@@ -32,6 +34,7 @@ use super::{
 pub struct ClientHandshake {
     key: String,
     protocols: Vec<String>,
+    deflate: Option<DeflateParameters>,
 }
 
 impl ClientHandshake {
@@ -51,7 +54,14 @@ impl ClientHandshake {
                 return Err(InvalidProtocols { name: name.clone(), repeated });
             }
         }
-        Ok(Self { key: encode_key(nonce), protocols })
+        Ok(Self { key: encode_key(nonce), protocols, deflate: None })
+    }
+
+    /// Offers permessage-deflate too.
+    #[must_use]
+    pub fn offer_deflate(mut self, options: &Deflate) -> Self {
+        self.deflate = Some(DeflateParameters::offer(options));
+        self
     }
 
     /// The request to send for `target`, the path and query, on `host`, with the port where it is not
@@ -68,6 +78,9 @@ impl ClientHandshake {
             .header(header::SEC_WEBSOCKET_VERSION, "13");
         if !self.protocols.is_empty() {
             request = request.header(header::SEC_WEBSOCKET_PROTOCOL, self.protocols.join(", "));
+        }
+        if let Some(offer) = &self.deflate {
+            request = request.header(header::SEC_WEBSOCKET_EXTENSIONS, offer.offer_value());
         }
         request.body(())
     }
@@ -92,10 +105,24 @@ impl ClientHandshake {
             Single::Value(value) if value == accept_value(self.key.as_bytes()).as_bytes() => {}
             _ => return Err(ResponseError::Accept),
         }
-        if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
-            return Err(ResponseError::Extension);
+        let deflate = self.agreed_deflate(headers)?;
+        Ok(Negotiated { role: Role::Client, protocol: self.selected_protocol(headers)?, deflate })
+    }
+
+    /// The only extension that the response can name, and what the server says about it.
+    fn agreed_deflate(&self, headers: &HeaderMap) -> Result<Option<DeflateParameters>, ResponseError> {
+        let mut agreed = None;
+        for extension in extensions(headers) {
+            let extension = extension.map_err(|_| ResponseError::MalformedExtensions)?;
+            let Some(offer) = self.deflate.filter(|_| extension.name == PERMESSAGE_DEFLATE) else {
+                return Err(ResponseError::Extension);
+            };
+            let response = DeflateParameters::parse_response(extension.parameters())
+                .filter(|response| agreed.is_none() && offer.is_met_by(response))
+                .ok_or(ResponseError::DeflateParameters)?;
+            agreed = Some(response);
         }
-        Ok(Negotiated { role: Role::Client, protocol: self.selected_protocol(headers)? })
+        Ok(agreed)
     }
 
     /// The subprotocol of the response. As in browsers, a server must choose one if any was offered.
@@ -140,6 +167,13 @@ pub enum ResponseError {
     /// An extension that was not offered.
     #[error("the server uses an extension that was not offered")]
     Extension,
+    /// A `Sec-WebSocket-Extensions` header that has not the form of RFC 6455 section 9.1.
+    #[error("the server's Sec-WebSocket-Extensions header is malformed")]
+    MalformedExtensions,
+    /// permessage-deflate with parameters that RFC 7692 section 7.1 does not allow, or that do not answer
+    /// the offer, or twice.
+    #[error("the server's parameters for permessage-deflate are invalid or do not answer the offer")]
+    DeflateParameters,
     /// Subprotocols were offered and the server chose none.
     #[error("the server chose none of the offered subprotocols")]
     ProtocolMissing,

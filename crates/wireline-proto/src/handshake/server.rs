@@ -8,8 +8,10 @@ use http::{
 use super::{
     Negotiated, Role,
     accept::{accept_value, is_key},
+    extensions::extensions,
     fields::{Single, has_token, is_token, items, single},
 };
+use crate::{Deflate, DeflateParameters, deflate::NAME as PERMESSAGE_DEFLATE};
 
 /// A request for a WebSocket that passed every check of RFC 6455 section 4.2.1. It waits for the
 /// application's word.
@@ -37,6 +39,10 @@ use super::{
 pub struct UpgradeRequest {
     accept: String,
     protocols: Vec<String>,
+    /// The client's favourite among its valid offers of permessage-deflate.
+    deflate_offer: Option<DeflateParameters>,
+    /// The answer to it.
+    deflate: Option<DeflateParameters>,
 }
 
 impl UpgradeRequest {
@@ -87,13 +93,26 @@ impl UpgradeRequest {
             _ => return Err(RequestError::Key),
         };
         check_no_body(headers)?;
-        Ok(Self { accept: accept_value(key), protocols: offered_protocols(headers)? })
+        Ok(Self {
+            accept: accept_value(key),
+            protocols: offered_protocols(headers)?,
+            deflate_offer: deflate_offer(headers)?,
+            deflate: None,
+        })
     }
 
     /// The subprotocols that the client offers, in its order of preference.
     #[must_use]
     pub fn protocols(&self) -> &[String] {
         &self.protocols
+    }
+
+    /// Agrees to permessage-deflate as well, if the client offers it. Of several offers the first that is
+    /// valid is met; one that is not is passed over.
+    #[must_use]
+    pub fn agree_to_deflate(mut self, options: &Deflate) -> Self {
+        self.deflate = self.deflate_offer.map(|offer| offer.answer(options));
+        self
     }
 
     /// Agrees to the connection, and to one of the offered subprotocols or to none: the response to
@@ -118,7 +137,11 @@ impl UpgradeRequest {
             };
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
         }
-        let negotiated = Negotiated { role: Role::Server, protocol: protocol.map(str::to_owned) };
+        if let Some(Ok(value)) = self.deflate.map(|agreed| HeaderValue::try_from(agreed.to_string())) {
+            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, value);
+        }
+        let protocol = protocol.map(str::to_owned);
+        let negotiated = Negotiated { role: Role::Server, protocol, deflate: self.deflate };
         Ok((response, negotiated))
     }
 }
@@ -158,6 +181,18 @@ fn offered_protocols(headers: &HeaderMap) -> Result<Vec<String>, RequestError> {
     Ok(protocols)
 }
 
+/// The first valid offer of permessage-deflate. Other extensions are none of ours.
+fn deflate_offer(headers: &HeaderMap) -> Result<Option<DeflateParameters>, RequestError> {
+    let mut first = None;
+    for extension in extensions(headers) {
+        let extension = extension.map_err(|_| RequestError::Extensions)?;
+        if first.is_none() && extension.name == PERMESSAGE_DEFLATE {
+            first = DeflateParameters::parse_offer(extension.parameters());
+        }
+    }
+    Ok(first)
+}
+
 /// Why a request cannot become a WebSocket connection. The client's fault each time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -195,6 +230,9 @@ pub enum RequestError {
     /// `Sec-WebSocket-Protocol` has an item that is no token, or one twice.
     #[error("the Sec-WebSocket-Protocol header is malformed or names a subprotocol twice")]
     Protocols,
+    /// `Sec-WebSocket-Extensions` has not the form of RFC 6455 section 9.1.
+    #[error("the Sec-WebSocket-Extensions header is malformed")]
+    Extensions,
 }
 
 impl RequestError {

@@ -310,8 +310,12 @@ impl Core {
     pub(super) fn send(&mut self, message: Outgoing) -> Result<(), SendError> {
         self.connection.lend_buffer(buffers::take_bytes);
         match message {
-            Outgoing::Message(Message::Text(text)) => self.connection.send(MessageKind::Text, text.into())?,
-            Outgoing::Message(Message::Binary(bytes)) => self.connection.send(MessageKind::Binary, bytes)?,
+            Outgoing::Message(Message::Text(text), compress) => {
+                self.connection.send_with(MessageKind::Text, text.into(), compress)?;
+            }
+            Outgoing::Message(Message::Binary(bytes), compress) => {
+                self.connection.send_with(MessageKind::Binary, bytes, compress)?;
+            }
             Outgoing::Prepared(prepared) => self.connection.send_prepared(&prepared.0)?,
         }
         Ok(())
