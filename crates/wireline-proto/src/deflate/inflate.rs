@@ -24,6 +24,8 @@ pub struct Inflater {
     /// Nothing was fed since the stream began: it stands at the start of a block.
     is_fresh: bool,
     final_blocks: u32,
+    /// The room that the last step filled, 0 if it did not.
+    filled: usize,
 }
 
 impl Inflater {
@@ -32,12 +34,13 @@ impl Inflater {
     pub fn new() -> Self {
         // Of the largest size, whatever was agreed: what a message may refer to is bounded by the window
         // that is put in.
-        Self { inflate: Inflate::new(false, 15), is_fresh: true, final_blocks: 0 }
+        Self { inflate: Inflate::new(false, 15), is_fresh: true, final_blocks: 0, filled: 0 }
     }
 
     /// Starts on a message that may refer to `window`.
     pub(super) fn begin(&mut self, window: &[u8]) -> Result<(), ProtocolError> {
         self.final_blocks = 0;
+        self.filled = 0;
         self.restart(window, &[])
     }
 
@@ -69,10 +72,14 @@ impl Inflater {
         if start >= limit {
             return self.expect_nothing(input, window, output, limit).map(|()| false);
         }
-        let room = make_room(output, input.len(), limit);
+        // Room is zeroed before it is filled, so it is given by what came in: text comes to about four times
+        // its compressed size, and what comes to more is given twice as much each time.
+        let wanted = if self.filled > 0 { self.filled * 2 } else { input.len().saturating_mul(4) };
+        let room = make_room(output, wanted.clamp(64, STEP), limit);
         output.resize(start + room, 0);
         let (count, status) = self.run(input, &mut output[start..]);
         output.truncate(start + count);
+        self.filled = if count == room { room } else { 0 };
         if status? == Status::StreamEnd {
             self.end_final_block(window, output)?;
         }
@@ -162,11 +169,11 @@ fn delta(before: u64, after: u64) -> usize {
     usize::try_from(after - before).unwrap_or(usize::MAX)
 }
 
-/// Sees that `output` can grow, doubling it but never beyond `limit`; by how much it may grow now.
-fn make_room(output: &mut Vec<u8>, input_len: usize, limit: usize) -> usize {
+/// Sees that `output` can grow by `wanted`, or what is left to `limit`, doubling it where it has to be
+/// moved; by how much it may grow.
+fn make_room(output: &mut Vec<u8>, wanted: usize, limit: usize) -> usize {
     let left = limit - output.len();
-    // Text comes to about four times its compressed size.
-    let room = input_len.saturating_mul(4).max(output.len()).clamp(64, STEP).min(left);
+    let room = wanted.min(left);
     if output.capacity() - output.len() < room {
         output.reserve_exact(room.max(output.len()).min(left));
     }
