@@ -579,10 +579,10 @@ impl Connection {
     fn push_message(&mut self, kind: MessageKind, payload: &[u8]) {
         let size = self.fragment_size();
         if payload.len() <= size {
-            self.push_frame(FrameHeader::new(kind.opcode(), 0), payload);
+            self.push_frame(kind.opcode(), true, false, payload);
         } else {
             for (opcode, fin, part) in fragments(kind, payload.len(), size) {
-                self.push_frame(FrameHeader { fin, ..FrameHeader::new(opcode, 0) }, &payload[part]);
+                self.push_frame(opcode, fin, false, &payload[part]);
             }
         }
     }
@@ -599,7 +599,7 @@ impl Connection {
             let is_smaller = deflate.compress(message, &mut compressed);
             for (opcode, fin, part) in fragments(kind, compressed.len(), size.max(1)) {
                 let rsv1 = opcode != Opcode::Continuation;
-                self.push_frame(FrameHeader { fin, rsv1, ..FrameHeader::new(opcode, 0) }, &compressed[part]);
+                self.push_frame(opcode, fin, rsv1, &compressed[part]);
             }
             return is_smaller;
         }
@@ -610,7 +610,7 @@ impl Connection {
     }
 
     fn push_control(&mut self, opcode: Opcode, payload: &[u8]) {
-        self.push_frame(FrameHeader::new(opcode, 0), payload);
+        self.push_frame(opcode, true, false, payload);
     }
 
     fn push_close(&mut self, frame: Option<&CloseFrame>) {
@@ -619,8 +619,8 @@ impl Connection {
     }
 
     #[inline]
-    fn push_frame(&mut self, frame: FrameHeader, payload: &[u8]) {
-        let (header, mask) = self.header(frame, payload.len());
+    fn push_frame(&mut self, opcode: Opcode, fin: bool, rsv1: bool, payload: &[u8]) {
+        let (header, mask) = self.header(opcode, fin, rsv1, payload.len());
         let copy = self.queue.push(&header, payload);
         if let Some(key) = mask {
             apply_mask(copy, key, 0);
@@ -628,8 +628,7 @@ impl Connection {
     }
 
     fn push_bulk(&mut self, opcode: Opcode, fin: bool, payload: Bytes) {
-        let frame = FrameHeader { fin, ..FrameHeader::new(opcode, 0) };
-        let (header, mask) = self.header(frame, payload.len());
+        let (header, mask) = self.header(opcode, fin, false, payload.len());
         let payload = match mask {
             None => payload,
             Some(key) => {
@@ -641,15 +640,15 @@ impl Connection {
         self.queue.push_bulk(&header, payload);
     }
 
-    /// Encodes the header of `frame`, for a payload of this length, with a mask if this end masks.
+    /// Encodes a header, with a mask if this end masks.
     #[inline]
-    fn header(&self, frame: FrameHeader, payload_len: usize) -> (Header, Option<MaskKey>) {
+    fn header(&self, opcode: Opcode, fin: bool, rsv1: bool, payload_len: usize) -> (Header, Option<MaskKey>) {
         let mask = match self.role {
             Role::Server => None,
             Role::Client => Some((self.masks)()),
         };
         let mut bytes = [0; MAX_HEADER_LEN];
-        let len = FrameHeader { mask, payload_len: payload_len as u64, ..frame }.encode(&mut bytes);
+        let len = FrameHeader { fin, rsv1, opcode, mask, payload_len: payload_len as u64 }.encode(&mut bytes);
         ((bytes, len), mask)
     }
 }
