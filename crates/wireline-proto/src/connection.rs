@@ -16,8 +16,8 @@ use self::{
     state::State,
 };
 use crate::{
-    CloseCode, CloseFrame, Compress, Config, Deflate, Event, MessageKind, Negotiated, Opcode, Prepared, Role,
-    SendError,
+    CloseCode, CloseFrame, Compress, Config, Deflate, Event, MessageKind, Negotiated, Opcode, Prepared,
+    PreparedDeflate, Role, SendError,
     deflate::{CompressorSettings, ContextPool, DeflateTotals, PerMessageDeflate, append_frame},
     error::ProtocolError,
     event::{Cause, Closed, Initiator, Payload},
@@ -262,13 +262,33 @@ impl Connection {
         if !self.state.is_open() {
             return Err(SendError::Closed);
         }
-        let frame = message.frame();
-        if frame.len() < BY_REFERENCE_FROM {
-            self.queue.push_encoded(frame);
-        } else {
-            self.queue.push_encoded_bulk(frame.clone());
-        }
+        self.push_encoded(message.frame());
         Ok(())
+    }
+
+    /// Queues the compressed form of a message that was compressed before, for connections of the same
+    /// [`compressor_settings`](Self::compressor_settings) as this one. On others, and on a client, the
+    /// message goes out as [`send_prepared`](Self::send_prepared) sends it.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_precompressed(
+        &mut self,
+        message: &Prepared,
+        compressed: &PreparedDeflate,
+    ) -> Result<(), SendError> {
+        let is_shared = self.role == Role::Server && self.config.fragment_size.is_none();
+        match &mut self.deflate {
+            Some(deflate) if is_shared && deflate.settings() == compressed.settings() => {
+                if !self.state.is_open() {
+                    return Err(SendError::Closed);
+                }
+                deflate.note_sent(&message.payload(), compressed.payload_len());
+                self.push_encoded(compressed.frame());
+                Ok(())
+            }
+            _ => self.send_prepared(message),
+        }
     }
 
     /// Queues a Ping.
@@ -419,6 +439,12 @@ impl Connection {
         self.deflate.as_ref().map(|deflate| deflate.totals())
     }
 
+    /// Whether a message of this length would be compressed, if that makes it smaller.
+    #[must_use]
+    pub fn is_compressible(&self, compress: Compress, message_len: usize) -> bool {
+        self.deflate.as_ref().is_some_and(|deflate| deflate.is_wanted(compress, message_len))
+    }
+
     /// What this end compresses with; `None` if compression was not agreed on. A frame that is made once
     /// for many connections ([`encode_frame`](crate::deflate::encode_frame)) fits all whose settings are
     /// the same.
@@ -430,10 +456,10 @@ impl Connection {
     // Buffers.
 
     /// Has compression borrow its contexts from `pool`, which connections share, rather than make new ones
-    /// for each message.
-    pub fn share_contexts(&mut self, pool: &'static dyn ContextPool) {
+    /// for each message. `owner` tells this connection from all others that share the pool.
+    pub fn share_contexts(&mut self, pool: &'static dyn ContextPool, owner: u64) {
         if let Some(deflate) = &mut self.deflate {
-            deflate.share_contexts(pool);
+            deflate.share_contexts(pool, owner);
         }
     }
 
@@ -573,6 +599,14 @@ impl Connection {
 
     fn fragment_size(&self) -> usize {
         self.config.fragment_size.unwrap_or(usize::MAX).max(1)
+    }
+
+    fn push_encoded(&mut self, frame: &Bytes) {
+        if frame.len() < BY_REFERENCE_FROM {
+            self.queue.push_encoded(frame);
+        } else {
+            self.queue.push_encoded_bulk(frame.clone());
+        }
     }
 
     #[inline]

@@ -21,7 +21,7 @@ mod window;
 use std::fmt;
 
 pub(crate) use self::parameters::NAME;
-use self::window::Window;
+use self::{compress::Place, window::Window};
 pub use self::{
     compress::{Compressor, CompressorSettings},
     inflate::Inflater,
@@ -176,8 +176,10 @@ pub trait ContextPool: fmt::Debug + Sync {
     /// Takes a context back.
     fn keep_inflater(&self, inflater: Inflater);
 
-    /// A context to compress with, of these settings, if there is one.
-    fn take_compressor(&self, settings: CompressorSettings) -> Option<Compressor>;
+    /// A context to compress with, of these settings, if there is one: best the one that was used for
+    /// `owner` last ([`Compressor::owner`]), which then need not be primed with what was sent before. No
+    /// owner wants one of its own without context takeover.
+    fn take_compressor(&self, settings: CompressorSettings, owner: Option<u64>) -> Option<Compressor>;
 
     /// Takes a context back.
     fn keep_compressor(&self, compressor: Compressor);
@@ -262,6 +264,10 @@ pub(crate) struct PerMessageDeflate {
     /// While a compressed message is under way.
     inflater: Option<Inflater>,
     pool: Option<&'static dyn ContextPool>,
+    /// By which the pool knows this connection.
+    owner: u64,
+    /// How many messages the window of what was sent has taken in.
+    sent_count: u64,
     totals: DeflateTotals,
 }
 
@@ -282,12 +288,15 @@ impl PerMessageDeflate {
             received: window(receives.context_takeover, receives.window_bits),
             inflater: None,
             pool: None,
+            owner: 0,
+            sent_count: 0,
             totals: DeflateTotals::default(),
         }
     }
 
-    pub(crate) fn share_contexts(&mut self, pool: &'static dyn ContextPool) {
+    pub(crate) fn share_contexts(&mut self, pool: &'static dyn ContextPool, owner: u64) {
         self.pool = Some(pool);
+        self.owner = owner;
     }
 
     pub(crate) fn totals(&self) -> DeflateTotals {
@@ -310,21 +319,34 @@ impl PerMessageDeflate {
     /// Appends the compressed form of a message to `out`; whether it is there, since one that is not
     /// smaller is of no use. The message must then be sent, for the window has taken it in.
     pub(crate) fn compress(&mut self, message: &[u8], out: &mut Vec<u8>) -> bool {
-        let kept = self.pool.and_then(|pool| pool.take_compressor(self.settings));
+        let owner = self.sent.is_some().then_some(self.owner);
+        let kept = self.pool.and_then(|pool| pool.take_compressor(self.settings, owner));
         let mut compressor = kept.unwrap_or_else(|| Compressor::new(self.settings));
-        let (start, window) = (out.len(), self.sent.as_ref().map_or(&[][..], Window::bytes));
-        let is_smaller = compressor.compress_after(window, message, out);
+        let start = out.len();
+        let is_smaller = match &self.sent {
+            None => compressor.compress(message, out),
+            Some(window) => {
+                let place = Place { owner: self.owner, count: self.sent_count };
+                compressor.compress_after(place, window.bytes(), message, out)
+            }
+        };
         if let Some(pool) = self.pool {
             pool.keep_compressor(compressor);
         }
         if is_smaller {
-            self.totals.sent += message.len() as u64;
-            self.totals.sent_compressed += (out.len() - start) as u64;
-            if let Some(window) = &mut self.sent {
-                window.slide(message);
-            }
+            self.note_sent(message, out.len() - start);
         }
         is_smaller
+    }
+
+    /// A message went out in a compressed form of this length.
+    pub(crate) fn note_sent(&mut self, message: &[u8], compressed_len: usize) {
+        self.totals.sent += message.len() as u64;
+        self.totals.sent_compressed += compressed_len as u64;
+        if let Some(window) = &mut self.sent {
+            window.slide(message);
+            self.sent_count += 1;
+        }
     }
 
     /// Takes compressed bytes of a received message from the front of `input` and appends some of what

@@ -143,5 +143,5 @@ pub use self::{
     event::{Cause, CloseFrame, Closed, Event, Initiator, Message, MessageKind, Payload},
     handshake::{Negotiated, Role},
     opcode::Opcode,
-    prepared::Prepared,
+    prepared::{Prepared, PreparedDeflate},
 };

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     MessageKind,
+    deflate::{Compressor, CompressorSettings, encode_frame},
     frame::{FrameHeader, MAX_HEADER_LEN},
 };
 
@@ -52,5 +53,48 @@ impl Prepared {
     #[must_use]
     pub fn payload(&self) -> Bytes {
         self.frame.slice(self.header_len..)
+    }
+
+    /// Compresses it, for all connections with the settings of `compressor`; `None` if that makes it no
+    /// smaller.
+    #[must_use]
+    pub fn compress(&self, compressor: &mut Compressor) -> Option<PreparedDeflate> {
+        let settings = compressor.settings();
+        let payload = &self.frame[self.header_len..];
+        let frame = encode_frame(self.kind, payload, compressor)?;
+        Some(PreparedDeflate { settings, frame: frame.into() })
+    }
+}
+
+/// The compressed form of a [`Prepared`] message.
+#[derive(Debug, Clone)]
+pub struct PreparedDeflate {
+    settings: CompressorSettings,
+    frame: Bytes,
+}
+
+impl PreparedDeflate {
+    /// What it was compressed with.
+    #[must_use]
+    pub fn settings(&self) -> CompressorSettings {
+        self.settings
+    }
+
+    /// The frame that a server sends.
+    #[must_use]
+    pub fn frame(&self) -> &Bytes {
+        &self.frame
+    }
+
+    pub(crate) fn payload_len(&self) -> usize {
+        // Its header has two bytes, and as many more as its length takes.
+        self.frame.len()
+            - if self.frame.len() < 128 {
+                2
+            } else if self.frame.len() < 65_540 {
+                4
+            } else {
+                10
+            }
     }
 }

@@ -600,7 +600,7 @@ impl ContextPool for Pool {
         KEPT.with_borrow_mut(|kept| kept.0.push(inflater));
     }
 
-    fn take_compressor(&self, settings: CompressorSettings) -> Option<Compressor> {
+    fn take_compressor(&self, settings: CompressorSettings, _: Option<u64>) -> Option<Compressor> {
         KEPT.with_borrow_mut(|(_, compressors)| {
             let index = compressors.iter().position(|compressor| compressor.settings() == settings)?;
             Some(compressors.swap_remove(index))
@@ -630,9 +630,9 @@ fn contexts_are_held_for_a_message_only() {
         let pool = Pool::empty();
         let now = Clock::new().now();
         let mut ends: Vec<Endpoint> = (0..10)
-            .map(|_| {
+            .map(|owner| {
                 let mut end = Endpoint::negotiated(agreed(Role::Server, parameters), config(), now);
-                end.connection.share_contexts(pool);
+                end.connection.share_contexts(pool, owner);
                 end
             })
             .collect();
@@ -682,7 +682,7 @@ fn a_connection_holds_its_windows_and_no_more() {
         };
         let config = Arc::new(config());
         let mut connection = Connection::new(agreed(Role::Server, parameters), config, masks, now);
-        connection.share_contexts(pool);
+        connection.share_contexts(pool, 0);
         let mut exchange = |mut bytes: Vec<u8>| {
             let mut input = &mut bytes[..];
             while connection.receive(&mut input, now).is_some() {}

@@ -10,6 +10,7 @@
 
 mod alarms;
 mod buffers;
+mod contexts;
 mod core;
 mod inbox;
 mod outbox;
@@ -34,6 +35,7 @@ use pin_project_lite::pin_project;
 use tokio::sync::oneshot;
 use wireline_proto::{CloseCode, CloseFrame, Config, Connection, Initiator, Negotiated};
 
+pub(crate) use self::contexts::with_compressor;
 use self::{
     alarms::Alarm,
     core::{Core, Want, now},
@@ -97,7 +99,8 @@ impl Link {
         let is_named = names.protocol.is_some() || names.extensions.is_some() || names.url.is_some();
         let names = is_named.then(|| Box::new(names));
         let mut connection = Connection::new(opened.negotiated, opened.config, entropy::mask_key, now());
-        connection.share_contexts(&buffers::Contexts);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        connection.share_contexts(&contexts::Contexts, id);
         let mut core = Core::new(connection, opened.transport);
         core.receive_first(&opened.first_bytes);
         Arc::new(Self {
@@ -107,7 +110,7 @@ impl Link {
             is_reader_called: AtomicBool::new(false),
             is_attended: AtomicBool::new(false),
             handles: AtomicUsize::new(0),
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id,
             remote_addr: opened.remote_addr,
             names,
         })

@@ -87,7 +87,8 @@ impl Socket {
     /// As [`send`](Self::send).
     #[inline]
     pub fn send_prepared(&self, message: &Prepared) -> SendMessage<'_> {
-        SendMessage { link: &self.link, message: Some(Outgoing::Prepared(message.clone())), place: None }
+        let message = Outgoing::Prepared(message.clone(), Compress::default());
+        SendMessage { link: &self.link, message: Some(message), place: None }
     }
 
     /// Sends a message that was framed before, without waiting: for one message to many sockets. The
@@ -97,7 +98,7 @@ impl Socket {
     /// # Errors
     /// As [`try_send`](Self::try_send). A peer that does not read costs the send cap at most.
     pub fn try_send_prepared(&self, message: &Prepared) -> Result<(), SendError> {
-        self.link.try_send(Outgoing::Prepared(message.clone()))
+        self.link.try_send(Outgoing::Prepared(message.clone(), Compress::default()))
     }
 
     /// Pings the peer and waits for its Pong: the time there and back.
@@ -288,7 +289,7 @@ impl SendMessage<'_> {
     /// # }
     /// ```
     pub fn compress(mut self, compress: Compress) -> Self {
-        if let Some(Outgoing::Message(_, chosen)) = &mut self.message {
+        if let Some(Outgoing::Message(_, chosen) | Outgoing::Prepared(_, chosen)) = &mut self.message {
             *chosen = compress;
         }
         self

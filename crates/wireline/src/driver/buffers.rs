@@ -1,9 +1,6 @@
-//! Buffers and compression contexts that the connections of a thread share, so that an idle connection
-//! owns none.
+//! Buffers that the connections of a thread share, so that an idle connection owns none.
 
 use std::cell::RefCell;
-
-use wireline_proto::deflate::{Compressor, CompressorSettings, ContextPool, Inflater};
 
 use super::inbox::Backlog;
 
@@ -19,17 +16,11 @@ const SPARES: usize = 16;
 /// A buffer that grew beyond this is given back to the system rather than kept.
 const KEEP_UP_TO: usize = 128 << 10;
 
-/// How many spare contexts of each kind a thread keeps. Compression takes one for the time of a call; a
-/// connection that waits for the rest of a compressed message has one, so more may be in use.
-const SPARE_CONTEXTS: usize = 4;
-
 #[derive(Default)]
 struct Spares {
     bytes: Vec<Vec<u8>>,
     #[expect(clippy::vec_box, reason = "the boxes themselves are lent, so that an inbox is a pointer")]
     backlogs: Vec<Box<Backlog>>,
-    inflaters: Vec<Inflater>,
-    compressors: Vec<Compressor>,
 }
 
 thread_local! {
@@ -70,40 +61,4 @@ pub(super) fn keep_backlog(backlog: Box<Backlog>) {
             spares.backlogs.push(backlog);
         }
     });
-}
-
-/// The thread's compression contexts.
-#[derive(Debug)]
-pub(super) struct Contexts;
-
-impl ContextPool for Contexts {
-    fn take_inflater(&self) -> Option<Inflater> {
-        SPARE.with_borrow_mut(|spares| spares.inflaters.pop())
-    }
-
-    fn keep_inflater(&self, inflater: Inflater) {
-        SPARE.with_borrow_mut(|spares| {
-            if spares.inflaters.len() < SPARE_CONTEXTS {
-                spares.inflaters.push(inflater);
-            }
-        });
-    }
-
-    fn take_compressor(&self, settings: CompressorSettings) -> Option<Compressor> {
-        SPARE.with_borrow_mut(|spares| {
-            let fits = |compressor: &Compressor| compressor.settings() == settings;
-            let index = spares.compressors.iter().position(fits)?;
-            Some(spares.compressors.remove(index))
-        })
-    }
-
-    fn keep_compressor(&self, compressor: Compressor) {
-        SPARE.with_borrow_mut(|spares| {
-            // The one that was idle longest makes room, since nobody may want its settings any more.
-            if spares.compressors.len() == SPARE_CONTEXTS {
-                spares.compressors.remove(0);
-            }
-            spares.compressors.push(compressor);
-        });
-    }
 }

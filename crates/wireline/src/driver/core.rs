@@ -9,11 +9,12 @@ use std::{
 
 use slab::Slab;
 use tokio::{io::AsyncWrite as _, sync::oneshot};
-use wireline_proto::{CloseFrame, Connection, Event, Initiator, MessageKind};
+use wireline_proto::{CloseFrame, Compress, Connection, Event, Initiator, MessageKind, Role};
 
 use super::{buffers, inbox::Inbox};
 use crate::{
-    CloseCause, CloseEvent, Message, RecvError, SendError, Utf8Bytes, prepared::Outgoing,
+    CloseCause, CloseEvent, Message, RecvError, SendError, Utf8Bytes,
+    prepared::{Outgoing, Prepared},
     transport::Transport,
 };
 
@@ -316,7 +317,22 @@ impl Core {
             Outgoing::Message(Message::Binary(bytes), compress) => {
                 self.connection.send_with(MessageKind::Binary, bytes, compress)?;
             }
-            Outgoing::Prepared(prepared) => self.connection.send_prepared(&prepared.0)?,
+            Outgoing::Prepared(prepared, compress) => self.send_prepared(&prepared, compress)?,
+        }
+        Ok(())
+    }
+
+    fn send_prepared(&mut self, prepared: &Prepared, compress: Compress) -> Result<(), SendError> {
+        let plain = prepared.plain();
+        if self.connection.role() == Role::Client {
+            self.connection.send_with(plain.kind(), plain.payload(), compress)?;
+        } else if self.connection.is_compressible(compress, prepared.len())
+            && let Some(settings) = self.connection.compressor_settings()
+            && let Some(compressed) = prepared.compressed(settings)
+        {
+            self.connection.send_precompressed(plain, &compressed)?;
+        } else {
+            self.connection.send_prepared(plain)?;
         }
         Ok(())
     }
