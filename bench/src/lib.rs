@@ -67,6 +67,25 @@ pub mod deflate {
     /// zlib's default.
     pub const LEVEL: u8 = 6;
 
+    /// What is published: an object of this size, whose entries differ.
+    #[must_use]
+    pub fn json(size: usize) -> String {
+        let mut text = String::from(r#"{"type":"update","items":["#);
+        for i in 0_u32.. {
+            let id = i.wrapping_mul(2_654_435_761);
+            let (number, user, price, cents) = (id % 100_000, id >> 22, id % 1000, id % 64);
+            let comma = if i > 0 { "," } else { "" };
+            let item = format!(r#"{comma}{{"id":{number},"name":"user{user}","price":{price}.{cents:02}}}"#);
+            if text.len() + 80 >= size {
+                break;
+            }
+            text.push_str(&item);
+        }
+        text.push_str(r#"],"pad":""#);
+        text.push_str(&".".repeat(size.saturating_sub(text.len() + 2)));
+        text + r#""}"#
+    }
+
     /// Whether this server is to compress.
     #[must_use]
     pub fn is_asked_for() -> bool {

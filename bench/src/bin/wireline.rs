@@ -1,16 +1,17 @@
 //! wireline's echo server: the loop of its README, on one thread. And a publisher: `PORT publish SIZE
-//! INTERVAL_MS`.
+//! INTERVAL_MS`. With `deflate` behind that it compresses.
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use wireline::{Config, Prepared, Request, Server, Socket};
+use wireline::{Config, Deflate, Prepared, Request, Server, Socket};
+use wireline_bench::deflate;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> wireline::Result<()> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "deflate").collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         [port] => serve_echo(port).await,
@@ -23,7 +24,14 @@ async fn main() -> wireline::Result<()> {
 }
 
 fn server() -> Server {
-    Server::new().config(Config::server().max_message_size(16 << 20))
+    let window = deflate::WINDOW_BITS;
+    let options = Deflate::server()
+        .threshold(0)
+        .level(deflate::LEVEL)
+        .send_window_bits(window)
+        .receive_window_bits(window);
+    let options = deflate::is_asked_for().then_some(options);
+    Server::new().config(Config::server().max_message_size(16 << 20).deflate(options))
 }
 
 async fn serve_echo(port: &str) -> wireline::Result<()> {
@@ -41,7 +49,8 @@ async fn serve_echo(port: &str) -> wireline::Result<()> {
 
 async fn serve_publications(port: &str, size: usize, interval: Duration) -> wireline::Result<()> {
     let subscribers: Arc<Mutex<Vec<Socket>>> = Arc::default();
-    tokio::spawn(publish(Arc::clone(&subscribers), "x".repeat(size), interval));
+    let text = if deflate::is_asked_for() { deflate::json(size) } else { "x".repeat(size) };
+    tokio::spawn(publish(Arc::clone(&subscribers), text, interval));
     server()
         .on_request(move |req: Request| {
             let subscribers = Arc::clone(&subscribers);

@@ -7,8 +7,8 @@ use std::{cell::RefCell, io::IoSlice, sync::Arc, time::Instant};
 use bytes::Bytes;
 use proptest::{prelude::*, sample::Index, test_runner::FileFailurePersistence};
 use wireline_proto::{
-    Cause, Compress, Config, Connection, Deflate, DeflateParameters, MessageKind, Negotiated, ProtocolError,
-    Role,
+    Cause, Compress, Config, Connection, Deflate, DeflateParameters, MessageKind, Negotiated, Prepared,
+    ProtocolError, Role,
     deflate::{Compressor, CompressorSettings, ContextPool, Inflater, encode_frame},
 };
 use wireline_testkit::{
@@ -600,9 +600,11 @@ impl ContextPool for Pool {
         KEPT.with_borrow_mut(|kept| kept.0.push(inflater));
     }
 
-    fn take_compressor(&self, settings: CompressorSettings, _: Option<u64>) -> Option<Compressor> {
+    fn take_compressor(&self, settings: CompressorSettings, owner: Option<u64>) -> Option<Compressor> {
         KEPT.with_borrow_mut(|(_, compressors)| {
-            let index = compressors.iter().position(|compressor| compressor.settings() == settings)?;
+            let is_own = |compressor: &Compressor| owner.is_some() && compressor.owner() == owner;
+            let fits = |compressor: &Compressor| compressor.settings() == settings;
+            let index = compressors.iter().position(is_own).or_else(|| compressors.iter().position(fits))?;
             Some(compressors.swap_remove(index))
         })
     }
@@ -916,6 +918,47 @@ proptest! {
         pair.drive();
         prop_assert_eq!(pair.server.events, from_client);
         prop_assert_eq!(pair.client.events, from_server);
+    }
+
+    #[test]
+    fn connections_that_take_turns_with_compressors_do_not_mix_their_windows(
+        steps in prop::collection::vec((0..3_usize, message(), 0..8_u8), 1..30),
+        compressors in 1..4_usize,
+    ) {
+        let pool = Pool::empty();
+        let deflate = Deflate::client().threshold(0).send_window_bits(10);
+        let config = Config::server().deflate(deflate);
+        let parameters = DeflateParameters { server_max_window_bits: Some(10), ..Default::default() };
+        let mut pairs: Vec<Pair> =
+            (0..3).map(|_| Pair::negotiated(config.clone(), config.clone(), Some(parameters))).collect();
+        for (owner, pair) in pairs.iter_mut().enumerate() {
+            pair.server.connection.share_contexts(pool, owner as u64);
+        }
+        let mut expected = vec![Vec::new(); pairs.len()];
+        for (index, message, choice) in steps {
+            let connection = &mut pairs[index].server.connection;
+            let kind = MessageKind::Binary;
+            match choice {
+                // Once for all, which every window takes in.
+                0 => {
+                    let prepared = Prepared::new(kind, message.clone().into());
+                    let settings = connection.compressor_settings().expect("it is compressed");
+                    match prepared.compress(&mut Compressor::new(settings)) {
+                        Some(compressed) => connection.send_precompressed(&prepared, &compressed).unwrap(),
+                        None => connection.send_prepared(&prepared).unwrap(),
+                    }
+                }
+                1 => connection.send_with(kind, message.clone().into(), Compress::Never).unwrap(),
+                2 => connection.send(kind, noise(message.len()).into()).unwrap(),
+                _ => connection.send(kind, message.clone().into()).unwrap(),
+            }
+            expected[index].push(Told::Binary(if choice == 2 { noise(message.len()) } else { message }));
+            KEPT.with_borrow_mut(|kept| kept.1.truncate(compressors));
+        }
+        for (pair, expected) in pairs.iter_mut().zip(expected) {
+            pair.drive();
+            prop_assert_eq!(&pair.client.events, &expected);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use wireline::{Config, Message, Prepared, Request, SendError, Server, Socket, connect};
+use wireline::{Compress, Config, Deflate, Message, Prepared, Request, SendError, Server, Socket, connect};
 use wireline_testkit::{Frame, RawPeer};
 
 /// A server that hands out a socket for each connection, and takes what its peers send.
@@ -161,3 +161,31 @@ async fn a_closed_socket_says_so() {
     assert_eq!(ws.recv().await.expect("it is open"), Some("last".into()));
     assert_eq!(ws.recv().await.expect("it was clean"), None);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compressed_it_is_understood_among_messages_that_refer_to_each_other() {
+    let (addr, sockets) = hand_out(config().deflate(Deflate::server().threshold(0)));
+    for takeover in [true, false] {
+        let deflate = Deflate::client().receive_context_takeover(takeover);
+        let connecting = connect(format!("ws://{addr}/")).config(Config::client().deflate(deflate));
+        let mut ws = connecting.await.expect("the server accepts");
+        assert!(ws.extensions().starts_with("permessage-deflate"));
+        let socket = sockets.recv().expect("the server accepts");
+        let prepared = Prepared::new(PREPARED.repeat(20));
+        let mut sent: Vec<Message> = Vec::new();
+        for number in 0..50 {
+            let text = format!(r#"{{"type":"update","items":[{number},2,3]}}"#).repeat(number % 7 + 1);
+            socket.send(text.as_str()).await.expect("it is open");
+            socket.send_prepared(&prepared).await.expect("it is open");
+            socket.send_prepared(&prepared).compress(Compress::Never).await.expect("it is open");
+            sent.extend([text.into(), PREPARED.repeat(20).into(), PREPARED.repeat(20).into()]);
+        }
+        for message in sent {
+            assert_eq!(ws.recv().await.expect("it is open"), Some(message));
+        }
+        let totals = socket.deflate_totals().expect("it is compressed");
+        assert!(totals.sent_compressed * 4 < totals.sent, "{totals:?}");
+    }
+}
+
+const PREPARED: &str = r#"{"type":"update","items":[1,2,3]}"#;
