@@ -456,10 +456,10 @@ impl Connection {
     // Buffers.
 
     /// Has compression borrow its contexts from `pool`, which connections share, rather than make new ones
-    /// for each message. `owner` tells this connection from all others that share the pool.
-    pub fn share_contexts(&mut self, pool: &'static dyn ContextPool, owner: u64) {
+    /// for each message.
+    pub fn share_contexts(&mut self, pool: &'static dyn ContextPool) {
         if let Some(deflate) = &mut self.deflate {
-            deflate.share_contexts(pool, owner);
+            deflate.share_contexts(pool);
         }
     }
 

@@ -21,7 +21,7 @@ mod window;
 use std::fmt;
 
 pub(crate) use self::parameters::NAME;
-use self::{compress::Place, window::Window};
+use self::window::Window;
 pub use self::{
     compress::{Compressor, CompressorSettings},
     inflate::Inflater,
@@ -32,6 +32,9 @@ use crate::{
     frame::{FrameHeader, MAX_HEADER_LEN},
     mask::{MaskKey, apply_mask},
 };
+
+/// The least bytes of its window that a compressor is primed with.
+const LEAST_PRIMED: usize = 512;
 
 /// What an endpoint offers, agrees to and does about permessage-deflate.
 ///
@@ -176,10 +179,8 @@ pub trait ContextPool: fmt::Debug + Sync {
     /// Takes a context back.
     fn keep_inflater(&self, inflater: Inflater);
 
-    /// A context to compress with, of these settings, if there is one: best the one that was used for
-    /// `owner` last ([`Compressor::owner`]), which then need not be primed with what was sent before. No
-    /// owner wants one of its own without context takeover.
-    fn take_compressor(&self, settings: CompressorSettings, owner: Option<u64>) -> Option<Compressor>;
+    /// A context to compress with, of these settings, if there is one.
+    fn take_compressor(&self, settings: CompressorSettings) -> Option<Compressor>;
 
     /// Takes a context back.
     fn keep_compressor(&self, compressor: Compressor);
@@ -252,6 +253,13 @@ pub(crate) fn append_frame(
     true
 }
 
+/// The end of a window that a compressor is primed with for a message of this length. To prime it with more
+/// takes longer than compressing a small message does, and hardly makes it smaller.
+fn end_of(window: &[u8], message_len: usize) -> &[u8] {
+    let len = message_len.saturating_mul(2).max(LEAST_PRIMED);
+    &window[window.len().saturating_sub(len)..]
+}
+
 /// The extension's state in one connection.
 #[derive(Debug)]
 pub(crate) struct PerMessageDeflate {
@@ -264,10 +272,6 @@ pub(crate) struct PerMessageDeflate {
     /// While a compressed message is under way.
     inflater: Option<Inflater>,
     pool: Option<&'static dyn ContextPool>,
-    /// By which the pool knows this connection.
-    owner: u64,
-    /// How many messages the window of what was sent has taken in.
-    sent_count: u64,
     totals: DeflateTotals,
 }
 
@@ -288,15 +292,12 @@ impl PerMessageDeflate {
             received: window(receives.context_takeover, receives.window_bits),
             inflater: None,
             pool: None,
-            owner: 0,
-            sent_count: 0,
             totals: DeflateTotals::default(),
         }
     }
 
-    pub(crate) fn share_contexts(&mut self, pool: &'static dyn ContextPool, owner: u64) {
+    pub(crate) fn share_contexts(&mut self, pool: &'static dyn ContextPool) {
         self.pool = Some(pool);
-        self.owner = owner;
     }
 
     pub(crate) fn totals(&self) -> DeflateTotals {
@@ -319,17 +320,10 @@ impl PerMessageDeflate {
     /// Appends the compressed form of a message to `out`; whether it is there, since one that is not
     /// smaller is of no use. The message must then be sent, for the window has taken it in.
     pub(crate) fn compress(&mut self, message: &[u8], out: &mut Vec<u8>) -> bool {
-        let owner = self.sent.is_some().then_some(self.owner);
-        let kept = self.pool.and_then(|pool| pool.take_compressor(self.settings, owner));
+        let kept = self.pool.and_then(|pool| pool.take_compressor(self.settings));
         let mut compressor = kept.unwrap_or_else(|| Compressor::new(self.settings));
-        let start = out.len();
-        let is_smaller = match &self.sent {
-            None => compressor.compress(message, out),
-            Some(window) => {
-                let place = Place { owner: self.owner, count: self.sent_count };
-                compressor.compress_after(place, window.bytes(), message, out)
-            }
-        };
+        let (start, window) = (out.len(), self.sent.as_ref().map_or(&[][..], Window::bytes));
+        let is_smaller = compressor.compress_after(end_of(window, message.len()), message, out);
         if let Some(pool) = self.pool {
             pool.keep_compressor(compressor);
         }
@@ -345,7 +339,6 @@ impl PerMessageDeflate {
         self.totals.sent_compressed += compressed_len as u64;
         if let Some(window) = &mut self.sent {
             window.slide(message);
-            self.sent_count += 1;
         }
     }
 

@@ -600,11 +600,9 @@ impl ContextPool for Pool {
         KEPT.with_borrow_mut(|kept| kept.0.push(inflater));
     }
 
-    fn take_compressor(&self, settings: CompressorSettings, owner: Option<u64>) -> Option<Compressor> {
+    fn take_compressor(&self, settings: CompressorSettings) -> Option<Compressor> {
         KEPT.with_borrow_mut(|(_, compressors)| {
-            let is_own = |compressor: &Compressor| owner.is_some() && compressor.owner() == owner;
-            let fits = |compressor: &Compressor| compressor.settings() == settings;
-            let index = compressors.iter().position(is_own).or_else(|| compressors.iter().position(fits))?;
+            let index = compressors.iter().position(|compressor| compressor.settings() == settings)?;
             Some(compressors.swap_remove(index))
         })
     }
@@ -632,9 +630,9 @@ fn contexts_are_held_for_a_message_only() {
         let pool = Pool::empty();
         let now = Clock::new().now();
         let mut ends: Vec<Endpoint> = (0..10)
-            .map(|owner| {
+            .map(|_| {
                 let mut end = Endpoint::negotiated(agreed(Role::Server, parameters), config(), now);
-                end.connection.share_contexts(pool, owner);
+                end.connection.share_contexts(pool);
                 end
             })
             .collect();
@@ -684,7 +682,7 @@ fn a_connection_holds_its_windows_and_no_more() {
         };
         let config = Arc::new(config());
         let mut connection = Connection::new(agreed(Role::Server, parameters), config, masks, now);
-        connection.share_contexts(pool, 0);
+        connection.share_contexts(pool);
         let mut exchange = |mut bytes: Vec<u8>| {
             let mut input = &mut bytes[..];
             while connection.receive(&mut input, now).is_some() {}
@@ -931,8 +929,8 @@ proptest! {
         let parameters = DeflateParameters { server_max_window_bits: Some(10), ..Default::default() };
         let mut pairs: Vec<Pair> =
             (0..3).map(|_| Pair::negotiated(config.clone(), config.clone(), Some(parameters))).collect();
-        for (owner, pair) in pairs.iter_mut().enumerate() {
-            pair.server.connection.share_contexts(pool, owner as u64);
+        for pair in &mut pairs {
+            pair.server.connection.share_contexts(pool);
         }
         let mut expected = vec![Vec::new(); pairs.len()];
         for (index, message, choice) in steps {

@@ -99,8 +99,7 @@ impl Link {
         let is_named = names.protocol.is_some() || names.extensions.is_some() || names.url.is_some();
         let names = is_named.then(|| Box::new(names));
         let mut connection = Connection::new(opened.negotiated, opened.config, entropy::mask_key, now());
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        connection.share_contexts(&contexts::Contexts, id);
+        connection.share_contexts(&contexts::Contexts);
         let mut core = Core::new(connection, opened.transport);
         core.receive_first(&opened.first_bytes);
         Arc::new(Self {
@@ -110,7 +109,7 @@ impl Link {
             is_reader_called: AtomicBool::new(false),
             is_attended: AtomicBool::new(false),
             handles: AtomicUsize::new(0),
-            id,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             remote_addr: opened.remote_addr,
             names,
         })

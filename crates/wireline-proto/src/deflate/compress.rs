@@ -29,16 +29,6 @@ pub struct CompressorSettings {
 pub struct Compressor {
     deflate: Deflate,
     settings: CompressorSettings,
-    /// Where it would go on by itself.
-    place: Option<Place>,
-}
-
-/// A place in what one connection sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) owner: u64,
-    /// How many compressed messages it has sent.
-    pub(super) count: u64,
 }
 
 impl Compressor {
@@ -53,20 +43,13 @@ impl Compressor {
             mem_level: settings.memory_level.clamp(1, 9).into(),
             ..DeflateConfig::default()
         });
-        Self { deflate, settings, place: None }
+        Self { deflate, settings }
     }
 
     /// What it was made with.
     #[must_use]
     pub fn settings(&self) -> CompressorSettings {
         self.settings
-    }
-
-    /// The connection that it was used for last, and that it can go on with; see
-    /// [`ContextPool::take_compressor`](super::ContextPool::take_compressor).
-    #[must_use]
-    pub fn owner(&self) -> Option<u64> {
-        self.place.map(|place| place.owner)
     }
 
     /// Appends the compressed form of `message` to `out`, or nothing if that form is not smaller; whether
@@ -76,33 +59,16 @@ impl Compressor {
     /// is not smaller than this one's. Where the receiver takes its context over from message to message,
     /// the message is then in its window like any other.
     pub fn compress(&mut self, message: &[u8], out: &mut Vec<u8>) -> bool {
-        self.place = None;
+        self.compress_after(&[], message, out)
+    }
+
+    /// As [`compress`](Self::compress), where the message may refer to `window`.
+    pub(super) fn compress_after(&mut self, window: &[u8], message: &[u8], out: &mut Vec<u8>) -> bool {
+        // With a fresh stream for each message, nothing of a message that was given up can stay behind.
         self.deflate.reset();
-        self.compress_on(message, out)
-    }
-
-    /// As [`compress`](Self::compress), where the message may refer to `window`: what was sent up to
-    /// `place`.
-    pub(super) fn compress_after(
-        &mut self,
-        place: Place,
-        window: &[u8],
-        message: &[u8],
-        out: &mut Vec<u8>,
-    ) -> bool {
-        // With a fresh stream, nothing of another connection or of a message that was given up stays.
-        if self.place.take() != Some(place) {
-            self.deflate.reset();
-            if !window.is_empty() && self.deflate.set_dictionary(window).is_err() {
-                return false;
-            }
+        if !window.is_empty() && self.deflate.set_dictionary(window).is_err() {
+            return false;
         }
-        let is_smaller = self.compress_on(message, out);
-        self.place = is_smaller.then_some(Place { count: place.count + 1, ..place });
-        is_smaller
-    }
-
-    fn compress_on(&mut self, message: &[u8], out: &mut Vec<u8>) -> bool {
         let start = out.len();
         let is_smaller = self.run(message, out).is_some_and(|()| {
             let end = out.len().saturating_sub(TAIL.len()).max(start);
