@@ -4,8 +4,7 @@
     autobahn.py server      kosoku is the client, `wireline serve` is tested
     autobahn.py client      kosoku is the server, $AUTOBAHN_CLIENT is tested
 
---compression, or --full, also runs the sections on permessage-deflate; --section=N (repeatable) only that
-section.
+--compression runs the two sections on permessage-deflate alone, --section=N (repeatable) only that section.
 
 Stricter than the suite's own exit status, which lets NON-STRICT pass: each case must be OK, and
 there must be as many as the suite has, so that a run that tested little cannot pass.
@@ -22,7 +21,7 @@ from harness import REPORTS, ROOT, Checks, Process, built, serve
 
 # Cases in each section of the suite.
 SECTIONS = {1: 16, 2: 11, 3: 7, 4: 10, 5: 20, 6: 145, 7: 37, 9: 54, 10: 1}
-# permessage-deflate and its parameters: `--compression` and `--full` run them, the server with `--deflate`.
+# permessage-deflate and its parameters, for a server with `--deflate`: about eight minutes a role.
 COMPRESSION_SECTIONS = {12: 90, 13: 126}
 
 # The suite judges nothing in these: what a peer does is not fixed by the RFC. A message and a Close
@@ -143,8 +142,7 @@ def run_logged(command, log):
 
 
 def main(role, *options):
-    is_long = {"--compression", "--full"} & set(options)
-    sections = SECTIONS | (COMPRESSION_SECTIONS if is_long else {})
+    sections = COMPRESSION_SECTIONS if "--compression" in options else SECTIONS | COMPRESSION_SECTIONS
     if wanted := [int(option.split("=")[1]) for option in options if option.startswith("--section=")]:
         sections = {section: sections[section] for section in wanted}
     checks = Checks()
