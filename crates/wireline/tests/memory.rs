@@ -10,7 +10,8 @@ use std::{
 };
 
 use tokio::sync::oneshot;
-use wireline::{Config, Request, Server};
+use wireline::{Config, Deflate, Request, Server};
+use wireline_proto::deflate::{Compressor, CompressorSettings};
 use wireline_testkit::{
     Frame, RawPeer,
     allocations::{self, CountingAllocator},
@@ -24,8 +25,15 @@ const CONNECTIONS: usize = 10_000;
 /// Bytes of resident memory that one of them may cost.
 const BUDGET: usize = 1536;
 
+/// How the server of the child process compresses: "takeover", "no takeover", or not at all.
+const DEFLATE: &str = "WIRELINE_TEST_DEFLATE";
+
 fn echo() -> Server {
-    Server::new().on_request(|req: Request| async move {
+    let deflate = std::env::var(DEFLATE).ok().map(|which| {
+        let takeover = which == "takeover";
+        Deflate::server().threshold(0).send_context_takeover(takeover).receive_context_takeover(takeover)
+    });
+    Server::new().config(Config::server().deflate(deflate)).on_request(|req: Request| async move {
         let mut ws = req.accept().await?;
         while let Some(message) = ws.recv().await? {
             ws.send(message).await?;
@@ -64,8 +72,13 @@ struct ServerProcess {
 
 impl ServerProcess {
     fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    fn start_with(deflate: Option<&str>) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this binary has a path"))
             .args(["--ignored", "--exact", "the_server_of_a_child_process", "--nocapture"])
+            .envs(deflate.map(|which| (DEFLATE, which)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -147,6 +160,45 @@ fn an_idle_connection_costs_at_most_one_and_a_half_kilobytes() {
     eprintln!("an idle connection that echoed once costs {used} bytes of RSS");
     assert!(idle <= BUDGET, "an idle connection costs {idle} bytes");
     assert!(used <= BUDGET, "a connection that echoed once and is idle costs {used} bytes");
+}
+
+/// What 5,000 connections cost each that were agreed to be compressed, after one message there and back
+/// that an object of 1 KB is.
+fn idle_compressed_connection(which: &str) -> usize {
+    const CONNECTIONS: usize = 5000;
+    let server = ServerProcess::start_with(Some(which));
+    let object = format!(r#"{{"type":"update","items":[{}0]}}"#, "1234567,".repeat(120)).into_bytes();
+    let settings = CompressorSettings { level: 6, window_bits: 12, memory_level: 5 };
+    let mut compressed = Vec::new();
+    assert!(Compressor::new(settings).compress(&object, &mut compressed));
+    let message = Frame::new(1, compressed).rsv(0b100);
+    let open = || {
+        let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+        let mut peer = RawPeer::request(server.addr, offer);
+        assert!(peer.header("Sec-WebSocket-Extensions").is_some(), "{}", peer.head());
+        peer.send(&message);
+        assert!(peer.read().expect("the connection is open").rsv == 0b100, "the answer is not compressed");
+        peer
+    };
+    // What a server sets up once, its contexts among it, is not a connection's cost.
+    drop((0..64).map(|_| open()).collect::<Vec<_>>());
+    std::thread::sleep(Duration::from_millis(300));
+    let before = server.settled_resident_bytes();
+    let _peers: Vec<_> = (0..CONNECTIONS).map(|_| open()).collect();
+    let cost = (server.settled_resident_bytes() - before) / CONNECTIONS;
+    eprintln!("an idle compressed connection ({which}) costs {cost} bytes of RSS");
+    cost
+}
+
+#[test]
+fn an_idle_compressed_connection_without_context_takeover_costs_at_most_two_kilobytes() {
+    assert!(idle_compressed_connection("no takeover") <= 2048);
+}
+
+#[test]
+fn an_idle_compressed_connection_with_context_takeover_costs_its_two_windows() {
+    // Far from the 80 KB of a context each: two windows of 4 KiB at most, filled as far as messages went.
+    assert!(idle_compressed_connection("takeover") <= 12 << 10);
 }
 
 /// Runs `server` on this thread while `talk` runs on another, and counts what this thread allocates
