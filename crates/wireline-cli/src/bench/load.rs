@@ -542,7 +542,7 @@ mod tests {
         let (tally, unanswered) = run(Work::Rate { rate_hz: 1000 }, |_| thread::sleep(SHORT / 5));
         // Six messages are answered in the time in which fifty are due; the last ones wait for the others.
         assert_eq!((tally.faults, unanswered), (0, 0));
-        assert!(tally.latencies.quantile(1.0).unwrap() > 4 * SHORT, "{tally:?}");
+        assert!(tally.latencies.quantile(1.0).unwrap() > 2 * SHORT, "{tally:?}");
     }
 
     #[test]
