@@ -251,13 +251,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Queues a message that was framed before. On a server its bytes are shared, unless they are few.
+    /// Queues a message that was framed before, as it is. On a server its bytes are shared, unless they are
+    /// few.
     ///
     /// # Errors
     /// As [`send`](Self::send).
     pub fn send_prepared(&mut self, message: &Prepared) -> Result<(), SendError> {
         if self.role == Role::Client || self.config.fragment_size.is_some() {
-            return self.send(message.kind(), message.payload());
+            return self.send_with(message.kind(), message.payload(), Compress::Never);
         }
         if !self.state.is_open() {
             return Err(SendError::Closed);
@@ -369,6 +370,15 @@ impl Connection {
             State::Finished(_) | State::Closed => None,
             _ => self.close_deadline,
         }
+    }
+
+    /// Whether receiving only ever moves [`poll_timeout`](Self::poll_timeout) to later, so that a driver
+    /// need not look at it before it is due. With a keepalive whose timeout is longer than its interval an
+    /// answer moves it to earlier.
+    #[must_use]
+    #[inline]
+    pub fn is_timeout_steady(&self) -> bool {
+        self.config.keepalive.is_none_or(|keepalive| keepalive.timeout <= keepalive.interval)
     }
 
     // Questions.

@@ -7,8 +7,8 @@ use std::{cell::RefCell, io::IoSlice, sync::Arc, time::Instant};
 use bytes::Bytes;
 use proptest::{prelude::*, sample::Index, test_runner::FileFailurePersistence};
 use wireline_proto::{
-    Cause, Compress, Config, Connection, Deflate, DeflateParameters, MessageKind, Negotiated, Prepared,
-    ProtocolError, Role,
+    Cause, Compress, Config, Connection, Deflate, DeflateParameters, Event, MessageKind, Negotiated, Payload,
+    Prepared, ProtocolError, Role,
     deflate::{Compressor, CompressorSettings, ContextPool, Inflater, encode_frame},
 };
 use wireline_testkit::{
@@ -360,7 +360,23 @@ fn blocks_that_stand_for_nothing_come_to_an_end() {
     fails(&config, &[announced], ProtocolError::MessageTooBig { announced: 1 << 62, limit: 1000 }, 1009);
     // Final blocks, each of which copies the window, are counted too.
     let frames = [compressed(b"\x03\x00".repeat(5000))];
-    fails(&self::config(), &frames, ProtocolError::TooManyFinalBlocks { limit: 4096 }, 1009);
+    fails(&self::config(), &frames, ProtocolError::TooManyFinalBlocks { limit: 64 }, 1009);
+}
+
+#[test]
+fn a_message_holds_what_it_has_and_not_what_its_bytes_promised() {
+    // Sixteen thousand bytes on the wire, blocks of nothing most of them, and one letter.
+    let payload = [b"\x00\x00\x00\xff\xff".repeat(3280), HELLO.to_vec()].concat();
+    let mut bytes = compressed(payload).sent_by(Role::Client);
+    let now = Clock::new().now();
+    let agreed = agreed(Role::Server, DeflateParameters::default());
+    let mut connection = Connection::new(agreed, Arc::new(config()), masks, now);
+    let mut input = &mut bytes[..];
+    let Some(Event::Message(message)) = connection.receive(&mut input, now) else {
+        panic!("it is a message");
+    };
+    let Payload::Owned(payload) = message.into_payload() else { panic!("it was inflated") };
+    assert!(payload.capacity() < 100, "{} bytes for {}", payload.capacity(), payload.len());
 }
 
 /// A gibibyte of zeros, in a mebibyte.

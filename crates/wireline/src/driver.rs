@@ -406,8 +406,9 @@ impl Link {
         let is_due = std::mem::take(&mut core.is_due);
         let is_reader_called = self.is_reader_called.swap(false, Ordering::AcqRel);
         if is_due {
-            // Before the peer is found silent, what it sent is read.
-            core.read_ahead(cx);
+            // Before the peer is found silent, what it sent is read; whoever waits for more stays registered.
+            let is_reader_waiting = core.is_reader_waiting;
+            self.with_io_context(cx, !is_reader_waiting, |cx| core.read_ahead(cx));
         } else if core.is_reader_waiting {
             // The task that waits reads for itself, unless it was called and has not come yet. Then it
             // gets one message, and is given the time to answer it before anything behind it is read.
@@ -428,7 +429,8 @@ impl Link {
             core.read_ahead(cx);
             core.flush_and_settle(cx);
         }
-        if (is_due || alarm.is_none() || !core.connection.is_open())
+        let is_steady = core.connection.is_open() && core.connection.is_timeout_steady();
+        if (is_due || alarm.is_none() || !is_steady)
             && let Some(due) = core.connection.poll_timeout()
             && let Some(driver) = self.driver.get()
         {

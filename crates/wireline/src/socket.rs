@@ -278,8 +278,7 @@ pub struct SendMessage<'s> {
 impl SendMessage<'_> {
     /// Compresses this message or does not, if compression was agreed on; by default its size decides.
     /// Leave uncompressed what is compressed already (pictures, archives), and what is secret: where an
-    /// attacker can have text of his own sent beside a secret, the size of the message betrays it. What was
-    /// prepared is not compressed.
+    /// attacker can have text of his own sent beside a secret, the size of the message betrays it.
     ///
     /// ```no_run
     /// # async fn example(ws: wireline::WebSocket, jpeg: Vec<u8>) -> wireline::Result<()> {

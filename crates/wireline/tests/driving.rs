@@ -474,3 +474,44 @@ fn a_message_that_comes_while_recv_makes_ready_to_wait_wakes_it() {
     assert_eq!(received.expect("the connection is open"), Some("one".into()));
     writer.join().expect("the peer writes");
 }
+
+/// At both ends: a task waits in `recv` while a keepalive Ping is answered, and then a message comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_behind_an_answered_ping_is_received_at_once() {
+    let wait = Duration::from_secs(1);
+    let keepalive = Keepalive { interval: wait, timeout: wait };
+    for is_client in [true, false] {
+        let (mut ws, mut peer) = match is_client {
+            true => client(Config::client().keepalive(keepalive)).await,
+            false => server(Config::server().keepalive(keepalive)).await,
+        };
+        let peer = std::thread::spawn(move || {
+            peer.expect(&Frame::ping(""));
+            peer.send(&Frame::pong(""));
+            std::thread::sleep(Duration::from_millis(150));
+            peer.send(&Frame::text("now"));
+            (Instant::now(), peer)
+        });
+        assert_eq!(soon(ws.recv()).await.expect("it is open"), Some("now".into()));
+        let received = Instant::now();
+        let (sent, _peer) = peer.join().expect("the peer is content");
+        let late = received.saturating_duration_since(sent);
+        assert!(late < wait / 2, "received {late:?} after it was sent");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_patient_keepalive_still_pings_at_its_interval() {
+    let keepalive = Keepalive { interval: Duration::from_millis(200), timeout: Duration::from_secs(60) };
+    let (_ws, mut peer) = server(Config::server().keepalive(keepalive)).await;
+    let pings = std::thread::spawn(move || {
+        for _ in 0..3 {
+            peer.expect(&Frame::ping(""));
+            peer.send(&Frame::pong(""));
+        }
+        peer
+    });
+    soon(tokio::task::spawn_blocking(move || pings.join().expect("the peer is content")))
+        .await
+        .expect("it ends");
+}

@@ -188,4 +188,19 @@ async fn compressed_it_is_understood_among_messages_that_refer_to_each_other() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_must_not_be_compressed_is_not_in_fragments_either() {
+    let deflate = Deflate::server().threshold(0);
+    let (addr, sockets) = hand_out(config().deflate(deflate).fragment_size(1000));
+    let mut ws = connect(format!("ws://{addr}/")).await.expect("the server accepts");
+    let socket = sockets.recv().expect("the server accepts");
+    let prepared = Prepared::new(PREPARED.repeat(100));
+    for (compress, is_compressed) in [(Compress::Never, false), (Compress::Always, true)] {
+        socket.send_prepared(&prepared).compress(compress).await.expect("it is open");
+        assert_eq!(ws.recv().await.expect("it is open"), Some(PREPARED.repeat(100).into()));
+        let totals = socket.deflate_totals().expect("it is compressed");
+        assert_eq!(totals.sent > 0, is_compressed, "{compress:?}");
+    }
+}
+
 const PREPARED: &str = r#"{"type":"update","items":[1,2,3]}"#;

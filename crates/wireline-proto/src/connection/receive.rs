@@ -423,6 +423,10 @@ impl Assembly {
         let kind = self.kind.take().unwrap_or(MessageKind::Binary);
         self.utf8.finish().map_err(|_| ProtocolError::InvalidUtf8)?;
         self.fragments = 0;
+        if self.is_compressed && self.payload.capacity() > 2 * self.payload.len() + 64 {
+            // Room that the compressed bytes promised to fill, and did not.
+            self.payload.shrink_to_fit();
+        }
         self.is_compressed = false;
         self.wire_len = 0;
         self.validated = 0;

@@ -59,12 +59,16 @@ impl SendQueue {
         &mut self.buffer[start..]
     }
 
-    /// Appends what `encode` appends to the buffer that it is given; what `encode` says.
-    pub(crate) fn push_with<R>(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        let before = self.buffer.len();
-        let result = encode(&mut self.buffer);
+    /// Appends what `encode` appends to the buffer that it is given, if it says so. If not, it leaves
+    /// nothing behind, nor much room that it took.
+    pub(crate) fn push_with(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+        let (before, capacity) = (self.buffer.len(), self.buffer.capacity());
+        let is_done = encode(&mut self.buffer);
         self.len += self.buffer.len() - before;
-        result
+        if !is_done && self.buffer.capacity() > capacity.max(COMPACT_ABOVE) {
+            self.buffer.shrink_to(capacity);
+        }
+        is_done
     }
 
     /// Appends a copy of `header`, then `payload` by reference.

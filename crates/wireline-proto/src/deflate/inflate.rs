@@ -15,7 +15,10 @@ const STEP: usize = 64 << 10;
 
 /// Blocks with BFINAL set that one message may have. After each, the window is copied anew, so that a
 /// message made of nothing else would cost a thousand times the work that its bytes show.
-const MAX_FINAL_BLOCKS: u32 = 4096;
+const MAX_FINAL_BLOCKS: u32 = 64;
+
+/// The most that a message can refer back to.
+const LARGEST_WINDOW: usize = 32 << 10;
 
 /// A context to decompress with: 46 KiB. Which connection it serves does not matter; see
 /// [`ContextPool`](super::ContextPool).
@@ -47,6 +50,8 @@ impl Inflater {
     fn restart(&mut self, window: &[u8], output: &[u8]) -> Result<(), ProtocolError> {
         self.inflate.reset(false);
         self.is_fresh = true;
+        let output = &output[output.len().saturating_sub(LARGEST_WINDOW)..];
+        let window = &window[window.len().saturating_sub(LARGEST_WINDOW - output.len())..];
         for part in [window, output] {
             if !part.is_empty() {
                 self.inflate.set_dictionary(part).map_err(|_| ProtocolError::InvalidDeflate)?;

@@ -42,7 +42,9 @@ pub(super) fn take_bytes() -> Vec<u8> {
 
 #[inline]
 pub(super) fn keep_bytes(mut buffer: Vec<u8>) {
-    SPARE.with_borrow_mut(|spares| {
+    // A thread that ends has no spares any more.
+    let _ = SPARE.try_with(|spares| {
+        let mut spares = spares.borrow_mut();
         if spares.bytes.len() < SPARES && buffer.capacity() <= KEEP_UP_TO {
             buffer.clear();
             spares.bytes.push(buffer);
@@ -56,7 +58,9 @@ pub(super) fn take_backlog() -> Box<Backlog> {
 }
 
 pub(super) fn keep_backlog(backlog: Box<Backlog>) {
-    SPARE.with_borrow_mut(|spares| {
+    // A thread that ends has no spares any more.
+    let _ = SPARE.try_with(|spares| {
+        let mut spares = spares.borrow_mut();
         if spares.backlogs.len() < SPARES && backlog.capacity() <= KEEP_UP_TO {
             spares.backlogs.push(backlog);
         }

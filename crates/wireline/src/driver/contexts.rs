@@ -28,7 +28,9 @@ impl ContextPool for Contexts {
     }
 
     fn keep_inflater(&self, inflater: Inflater) {
-        KEPT.with_borrow_mut(|kept| {
+        // A thread that ends has no spares any more.
+        let _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
             if kept.inflaters.len() < SPARES {
                 kept.inflaters.push(inflater);
             }
@@ -44,7 +46,8 @@ impl ContextPool for Contexts {
     }
 
     fn keep_compressor(&self, compressor: Compressor) {
-        KEPT.with_borrow_mut(|kept| {
+        let _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
             // The one that was idle longest makes room, since nobody may want its settings any more.
             if kept.compressors.len() == SPARES {
                 kept.compressors.remove(0);

@@ -324,7 +324,7 @@ impl Core {
 
     fn send_prepared(&mut self, prepared: &Prepared, compress: Compress) -> Result<(), SendError> {
         let plain = prepared.plain();
-        if self.connection.role() == Role::Client {
+        if self.connection.role() == Role::Client || self.connection.config().fragment_size.is_some() {
             self.connection.send_with(plain.kind(), plain.payload(), compress)?;
         } else if self.connection.is_compressible(compress, prepared.len())
             && let Some(settings) = self.connection.compressor_settings()

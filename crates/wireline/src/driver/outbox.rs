@@ -38,6 +38,9 @@ impl Outbox {
     /// Has the task write what the connection has queued.
     pub(super) fn push(&self, link: Arc<Link>) {
         let mut waiting = self.lock();
+        if waiting.is_closed {
+            return;
+        }
         waiting.links.push(link);
         if waiting.links.len() == 1 {
             drop(waiting);
@@ -56,17 +59,18 @@ impl Outbox {
     }
 
     async fn attend(self: Arc<Self>) {
+        let this = Attended(self);
         let mut links = Vec::new();
         loop {
-            self.called.notified().await;
-            while self.take(&mut links) {
+            this.0.called.notified().await;
+            while this.0.take(&mut links) {
                 for batch in links.chunks(BATCH) {
                     batch.iter().for_each(|link| link.flush_for_others());
                     tokio::task::yield_now().await;
                 }
                 links.clear();
             }
-            if self.lock().is_closed {
+            if this.0.lock().is_closed {
                 return;
             }
         }
@@ -76,5 +80,19 @@ impl Outbox {
     fn take(&self, links: &mut Vec<Arc<Link>>) -> bool {
         std::mem::swap(&mut self.lock().links, links);
         !links.is_empty()
+    }
+}
+
+/// The outbox, as its task has it: when the task ends, with its runtime maybe, nobody waits any more.
+/// Connections that did would keep the outbox, and it them.
+struct Attended(Arc<Outbox>);
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        waiting.is_closed = true;
+        let links = std::mem::take(&mut waiting.links);
+        drop(waiting);
+        drop(links);
     }
 }
