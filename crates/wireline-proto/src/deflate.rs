@@ -21,7 +21,7 @@ mod window;
 use std::fmt;
 
 pub(crate) use self::parameters::NAME;
-use self::window::Window;
+use self::window::{Window, end_of};
 pub use self::{
     compress::{Compressor, CompressorSettings},
     inflate::Inflater,
@@ -253,11 +253,10 @@ pub(crate) fn append_frame(
     true
 }
 
-/// The end of a window that a compressor is primed with for a message of this length. To prime it with more
-/// takes longer than compressing a small message does, and hardly makes it smaller.
-fn end_of(window: &[u8], message_len: usize) -> &[u8] {
-    let len = message_len.saturating_mul(2).max(LEAST_PRIMED);
-    &window[window.len().saturating_sub(len)..]
+/// How much of the end of its window a compressor is primed with for a message of this length. To prime it
+/// with more takes longer than compressing a small message does, and hardly makes it smaller.
+fn primed(message_len: usize) -> usize {
+    message_len.saturating_mul(2).max(LEAST_PRIMED)
 }
 
 /// The extension's state in one connection.
@@ -322,8 +321,9 @@ impl PerMessageDeflate {
     pub(crate) fn compress(&mut self, message: &[u8], out: &mut Vec<u8>) -> bool {
         let kept = self.pool.and_then(|pool| pool.take_compressor(self.settings));
         let mut compressor = kept.unwrap_or_else(|| Compressor::new(self.settings));
-        let (start, window) = (out.len(), self.sent.as_ref().map_or(&[][..], Window::bytes));
-        let is_smaller = compressor.compress_after(end_of(window, message.len()), message, out);
+        let (start, window) = (out.len(), self.sent.as_ref().map_or([&[][..]; 2], Window::parts));
+        let window = end_of(window, primed(message.len()));
+        let is_smaller = compressor.compress_after(window, message, out);
         if let Some(pool) = self.pool {
             pool.keep_compressor(compressor);
         }
@@ -350,7 +350,7 @@ impl PerMessageDeflate {
         message: &mut Vec<u8>,
         limit: usize,
     ) -> Result<bool, ProtocolError> {
-        let window = self.received.as_ref().map_or(&[][..], Window::bytes);
+        let window = self.received.as_ref().map_or([&[][..]; 2], Window::parts);
         let inflater = match &mut self.inflater {
             Some(inflater) => inflater,
             none => {

@@ -59,15 +59,17 @@ impl Compressor {
     /// is not smaller than this one's. Where the receiver takes its context over from message to message,
     /// the message is then in its window like any other.
     pub fn compress(&mut self, message: &[u8], out: &mut Vec<u8>) -> bool {
-        self.compress_after(&[], message, out)
+        self.compress_after([&[], &[]], message, out)
     }
 
     /// As [`compress`](Self::compress), where the message may refer to `window`.
-    pub(super) fn compress_after(&mut self, window: &[u8], message: &[u8], out: &mut Vec<u8>) -> bool {
+    pub(super) fn compress_after(&mut self, window: [&[u8]; 2], message: &[u8], out: &mut Vec<u8>) -> bool {
         // With a fresh stream for each message, nothing of a message that was given up can stay behind.
         self.deflate.reset();
-        if !window.is_empty() && self.deflate.set_dictionary(window).is_err() {
-            return false;
+        for part in window {
+            if !part.is_empty() && self.deflate.set_dictionary(part).is_err() {
+                return false;
+            }
         }
         let start = out.len();
         let is_smaller = self.run(message, out).is_some_and(|()| {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use zlib_rs::{Inflate, InflateFlush, Status};
 
+use super::window::end_of;
 use crate::ProtocolError;
 
 /// What follows the last byte of a message: the four bytes that its sender took off, and an empty last
@@ -41,18 +42,18 @@ impl Inflater {
     }
 
     /// Starts on a message that may refer to `window`.
-    pub(super) fn begin(&mut self, window: &[u8]) -> Result<(), ProtocolError> {
+    pub(super) fn begin(&mut self, window: [&[u8]; 2]) -> Result<(), ProtocolError> {
         self.final_blocks = 0;
         self.filled = 0;
         self.restart(window, &[])
     }
 
-    fn restart(&mut self, window: &[u8], output: &[u8]) -> Result<(), ProtocolError> {
+    fn restart(&mut self, window: [&[u8]; 2], output: &[u8]) -> Result<(), ProtocolError> {
         self.inflate.reset(false);
         self.is_fresh = true;
         let output = &output[output.len().saturating_sub(LARGEST_WINDOW)..];
-        let window = &window[window.len().saturating_sub(LARGEST_WINDOW - output.len())..];
-        for part in [window, output] {
+        let [older, newer] = end_of(window, LARGEST_WINDOW - output.len());
+        for part in [older, newer, output] {
             if !part.is_empty() {
                 self.inflate.set_dictionary(part).map_err(|_| ProtocolError::InvalidDeflate)?;
             }
@@ -69,7 +70,7 @@ impl Inflater {
     pub(super) fn step(
         &mut self,
         input: &mut &[u8],
-        window: &[u8],
+        window: [&[u8]; 2],
         output: &mut Vec<u8>,
         limit: usize,
     ) -> Result<bool, ProtocolError> {
@@ -95,7 +96,7 @@ impl Inflater {
     fn expect_nothing(
         &mut self,
         input: &mut &[u8],
-        window: &[u8],
+        window: [&[u8]; 2],
         output: &[u8],
         limit: usize,
     ) -> Result<(), ProtocolError> {
@@ -135,7 +136,7 @@ impl Inflater {
 
     /// A block with BFINAL set has ended (section 7.2.3.4). More may follow, and may refer to everything
     /// before it: BFINAL ends the stream for DEFLATE, but neither the message nor the window.
-    fn end_final_block(&mut self, window: &[u8], output: &[u8]) -> Result<(), ProtocolError> {
+    fn end_final_block(&mut self, window: [&[u8]; 2], output: &[u8]) -> Result<(), ProtocolError> {
         self.final_blocks += 1;
         if self.final_blocks > MAX_FINAL_BLOCKS {
             return Err(ProtocolError::TooManyFinalBlocks { limit: MAX_FINAL_BLOCKS });

@@ -6,31 +6,54 @@
 /// beside a window, are primed from it at the start of a message and given back at its end.
 #[derive(Debug)]
 pub(super) struct Window {
+    /// A ring once it is full, so that what stays need not move.
     bytes: Vec<u8>,
     size: usize,
+    /// Where the oldest byte of a full ring stands, and the next one goes.
+    oldest: usize,
 }
 
 impl Window {
     /// An empty window of `2^bits` bytes. It takes memory as it fills.
     pub(super) fn new(bits: u8) -> Self {
-        Self { bytes: Vec::new(), size: 1 << bits }
+        Self { bytes: Vec::new(), size: 1 << bits, oldest: 0 }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// What it holds, oldest first.
+    pub(super) fn parts(&self) -> [&[u8]; 2] {
+        let (newer, older) = self.bytes.split_at(self.oldest);
+        [older, newer]
     }
 
     /// A message went by: its end pushes out what is oldest.
     pub(super) fn slide(&mut self, message: &[u8]) {
         let message = &message[message.len().saturating_sub(self.size)..];
-        let needed = self.bytes.len() + message.len();
-        self.bytes.drain(..needed.saturating_sub(self.size).min(self.bytes.len()));
-        if self.bytes.capacity() < self.bytes.len() + message.len() {
+        let (first, rest) = message.split_at(message.len().min(self.size - self.bytes.len()));
+        self.append(first);
+        self.replace_oldest(rest);
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        let needed = self.bytes.len() + bytes.len();
+        if self.bytes.capacity() < needed {
             let room = needed.next_power_of_two().min(self.size);
             self.bytes.reserve_exact(room - self.bytes.len());
         }
-        self.bytes.extend_from_slice(message);
+        self.bytes.extend_from_slice(bytes);
     }
+
+    fn replace_oldest(&mut self, bytes: &[u8]) {
+        let (to_end, from_start) = bytes.split_at(bytes.len().min(self.bytes.len() - self.oldest));
+        self.bytes[self.oldest..][..to_end.len()].copy_from_slice(to_end);
+        self.bytes[..from_start.len()].copy_from_slice(from_start);
+        self.oldest = (self.oldest + bytes.len()) % self.size;
+    }
+}
+
+/// The last `len` bytes of `parts`, or all of them if there are fewer.
+pub(super) fn end_of<'p>([older, newer]: [&'p [u8]; 2], len: usize) -> [&'p [u8]; 2] {
+    let last = |part: &'p [u8], len: usize| &part[part.len().saturating_sub(len)..];
+    [last(older, len.saturating_sub(newer.len())), last(newer, len)]
 }
 
 #[cfg(test)]
@@ -49,7 +72,7 @@ mod tests {
             for message in messages {
                 window.slide(&message);
                 all.extend(message);
-                prop_assert_eq!(window.bytes(), &all[all.len().saturating_sub(512)..]);
+                prop_assert_eq!(window.parts().concat(), &all[all.len().saturating_sub(512)..]);
                 prop_assert!(window.bytes.capacity() <= 512);
             }
         }
