@@ -42,6 +42,8 @@ pub struct Config {
     pub max_frame_size: Option<usize>,
     /// Frames in a received message.
     pub max_fragments: u32,
+    /// Whether received messages are given in pieces rather than whole.
+    pub receive_in_pieces: bool,
     /// Bytes of payload in a sent frame.
     pub fragment_size: Option<usize>,
     /// Unsent bytes above which a sender should wait.
@@ -64,6 +66,7 @@ impl Config {
             max_message_size: 1 << 20,
             max_frame_size: None,
             max_fragments: 131_072,
+            receive_in_pieces: false,
             fragment_size: None,
             send_high_water: 64 << 10,
             send_cap: 1 << 20,
@@ -103,6 +106,16 @@ impl Config {
     #[must_use]
     pub fn max_fragments(mut self, frames: u32) -> Self {
         self.max_fragments = frames;
+        self
+    }
+
+    /// Gives received messages in pieces, as their bytes come, rather than whole (false). No memory grows with
+    /// a message then, so [`max_message_size`](Self::max_message_size) and
+    /// [`max_fragments`](Self::max_fragments) do not end it: they bound only what an application has put
+    /// together again.
+    #[must_use]
+    pub fn receive_in_pieces(mut self, in_pieces: bool) -> Self {
+        self.receive_in_pieces = in_pieces;
         self
     }
 

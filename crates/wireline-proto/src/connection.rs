@@ -23,6 +23,7 @@ use crate::{
     event::{Cause, Closed, Initiator, Payload},
     frame::{FrameHeader, MAX_CONTROL_PAYLOAD, MAX_HEADER_LEN},
     mask::{MaskKey, apply_mask},
+    utf8::Utf8Validator,
 };
 
 /// Payloads from this size on are sent by reference rather than copied behind their header. Measured:
@@ -48,11 +49,20 @@ pub struct Connection {
     /// Boxed twice, since it is rare and an idle connection pays for the outer pointer only.
     deferred_pong: Option<Box<Box<[u8]>>>,
     deflate: Option<Box<PerMessageDeflate>>,
+    /// A message that is being sent in pieces.
+    under_way: Option<Box<UnderWay>>,
     watch: Watch,
     /// When the present closing state ends by force.
     close_deadline: Option<Instant>,
     /// The peer sends no more.
     is_eof: bool,
+}
+
+/// A message of which a part was sent.
+#[derive(Debug)]
+struct UnderWay {
+    kind: MessageKind,
+    utf8: Utf8Validator,
 }
 
 impl Connection {
@@ -76,6 +86,7 @@ impl Connection {
             queue: SendQueue::default(),
             deferred_pong: None,
             deflate,
+            under_way: None,
             watch: Watch::new(now),
             close_deadline: None,
             is_eof: false,
@@ -94,7 +105,11 @@ impl Connection {
         while self.state.is_receiving() {
             let deflate = self.deflate.as_deref_mut();
             match self.receiver.advance(input, self.role, &self.config, deflate) {
+                Ok(receive::Progress::Message(message)) if self.config.receive_in_pieces => {
+                    return Some(Event::Piece(message.into()));
+                }
                 Ok(receive::Progress::Message(message)) => return Some(Event::Message(message)),
+                Ok(receive::Progress::Piece(piece)) => return Some(Event::Piece(piece)),
                 Ok(receive::Progress::Control(opcode, payload)) => {
                     if let Some(event) = self.handle_control(opcode, payload, now) {
                         return Some(event);
@@ -116,7 +131,11 @@ impl Connection {
     /// The buffer grows with what was received, not with what was announced.
     #[inline]
     pub fn bulk_buffer(&mut self) -> Option<bytes::buf::Limit<&mut Vec<u8>>> {
-        if self.state.is_receiving() { self.receiver.bulk_buffer() } else { None }
+        if self.state.is_receiving() && !self.config.receive_in_pieces {
+            self.receiver.bulk_buffer()
+        } else {
+            None
+        }
     }
 
     /// Takes the bytes that were appended to [`bulk_buffer`](Self::bulk_buffer).
@@ -215,9 +234,7 @@ impl Connection {
         payload: Bytes,
         compress: Compress,
     ) -> Result<(), SendError> {
-        if !self.state.is_open() {
-            return Err(SendError::Closed);
-        }
+        self.expect_room_for_message()?;
         if self.deflate.is_some() && self.push_compressed(kind, &payload, compress) {
             return Ok(());
         }
@@ -242,9 +259,7 @@ impl Connection {
     /// As [`send`](Self::send).
     #[inline]
     pub fn send_slice(&mut self, kind: MessageKind, payload: &[u8]) -> Result<(), SendError> {
-        if !self.state.is_open() {
-            return Err(SendError::Closed);
-        }
+        self.expect_room_for_message()?;
         if self.deflate.is_none() || !self.push_compressed(kind, payload, Compress::default()) {
             self.push_message(kind, payload);
         }
@@ -260,9 +275,7 @@ impl Connection {
         if self.role == Role::Client || self.config.fragment_size.is_some() {
             return self.send_with(message.kind(), message.payload(), Compress::Never);
         }
-        if !self.state.is_open() {
-            return Err(SendError::Closed);
-        }
+        self.expect_room_for_message()?;
         self.push_encoded(message.frame());
         Ok(())
     }
@@ -281,8 +294,10 @@ impl Connection {
         let is_shared = self.role == Role::Server && self.config.fragment_size.is_none();
         match &mut self.deflate {
             Some(deflate) if is_shared && deflate.settings() == compressed.settings() => {
-                if !self.state.is_open() {
-                    return Err(SendError::Closed);
+                match (self.state.is_open(), &self.under_way) {
+                    (false, _) => return Err(SendError::Closed),
+                    (true, Some(_)) => return Err(SendError::MessageUnderWay),
+                    (true, None) => {}
                 }
                 deflate.note_sent(&message.payload(), compressed.payload_len());
                 self.push_encoded(compressed.frame());
@@ -290,6 +305,41 @@ impl Connection {
             }
             _ => self.send_prepared(message),
         }
+    }
+
+    /// Queues a piece of a message: the first one begins it, and one with `fin` ends it. Each is a frame of its
+    /// own, or several where the configuration bounds their size. Between them only control frames go out. A
+    /// message that is sent in pieces is not compressed.
+    ///
+    /// # Errors
+    /// [`SendError::InvalidUtf8`] when a text is none, at the first byte that shows it. [`SendError::MessageUnderWay`] when the message that is under way is of
+    /// another kind. Otherwise as [`send`](Self::send).
+    pub fn send_piece(&mut self, kind: MessageKind, payload: Bytes, fin: bool) -> Result<(), SendError> {
+        if !self.state.is_open() {
+            return Err(SendError::Closed);
+        }
+        let mut utf8 = match &self.under_way {
+            Some(message) if message.kind != kind => return Err(SendError::MessageUnderWay),
+            Some(message) => message.utf8.clone(),
+            None => Utf8Validator::default(),
+        };
+        if kind == MessageKind::Text {
+            utf8.feed(&payload).map_err(|_| SendError::InvalidUtf8)?;
+            if fin {
+                utf8.finish().map_err(|_| SendError::InvalidUtf8)?;
+            }
+        }
+        let begins = self.under_way.is_none();
+        self.under_way = (!fin).then(|| Box::new(UnderWay { kind, utf8 }));
+        self.push_piece(kind, begins, fin, payload);
+        Ok(())
+    }
+
+    /// Whether a message was begun in pieces and its last one not sent.
+    #[must_use]
+    #[inline]
+    pub fn is_message_under_way(&self) -> bool {
+        self.under_way.is_some()
     }
 
     /// Queues a Ping.
@@ -317,6 +367,14 @@ impl Connection {
             self.push_close(frame);
             self.state = State::AwaitingPeerClose { initiator };
             self.close_deadline = now.checked_add(self.config.close_timeout);
+        }
+    }
+
+    /// Fails the connection with 1009 while a message is received in pieces: its first `received` bytes are
+    /// more than the `limit` that the application has for it.
+    pub fn refuse_message(&mut self, received: usize, limit: usize, now: Instant) {
+        if self.state.is_receiving() {
+            self.fail(ProtocolError::MessageTooBig { announced: received as u64, limit }, now);
         }
     }
 
@@ -605,6 +663,34 @@ impl Connection {
         }
         self.push_control(opcode, payload);
         Ok(())
+    }
+
+    #[inline]
+    fn expect_room_for_message(&self) -> Result<(), SendError> {
+        if !self.state.is_open() {
+            return Err(SendError::Closed);
+        }
+        if self.under_way.is_some() {
+            return Err(SendError::MessageUnderWay);
+        }
+        Ok(())
+    }
+
+    fn push_piece(&mut self, kind: MessageKind, begins: bool, fin: bool, mut payload: Bytes) {
+        let mut opcode = if begins { kind.opcode() } else { Opcode::Continuation };
+        loop {
+            let part = payload.split_to(payload.len().min(self.fragment_size()));
+            let is_last = payload.is_empty();
+            if part.len() < BY_REFERENCE_FROM {
+                self.push_frame(opcode, fin && is_last, false, &part);
+            } else {
+                self.push_bulk(opcode, fin && is_last, part);
+            }
+            if is_last {
+                return;
+            }
+            opcode = Opcode::Continuation;
+        }
     }
 
     fn fragment_size(&self) -> usize {

@@ -266,8 +266,10 @@ pub(crate) struct PerMessageDeflate {
     settings: CompressorSettings,
     /// With context takeover.
     sent: Option<Window>,
-    /// With context takeover.
+    /// With context takeover; without it, while a message is received in pieces.
     received: Option<Window>,
+    keeps_received: bool,
+    received_window_bits: u8,
     /// While a compressed message is under way.
     inflater: Option<Inflater>,
     pool: Option<&'static dyn ContextPool>,
@@ -289,6 +291,8 @@ impl PerMessageDeflate {
             },
             sent: window(sends.context_takeover && options.send_context_takeover, window_bits),
             received: window(receives.context_takeover, receives.window_bits),
+            keeps_received: receives.context_takeover,
+            received_window_bits: receives.window_bits,
             inflater: None,
             pool: None,
             totals: DeflateTotals::default(),
@@ -361,6 +365,21 @@ impl PerMessageDeflate {
             }
         };
         inflater.step(input, window, message, limit)
+    }
+
+    /// What was inflated is given to the application, and the rest of the message comes behind it.
+    pub(crate) fn pass_piece(&mut self, piece: &[u8]) {
+        self.totals.received += piece.len() as u64;
+        self.received.get_or_insert_with(|| Window::new(self.received_window_bits)).slide(piece);
+    }
+
+    /// As [`finish`](Self::finish), where the message was passed on in pieces.
+    pub(crate) fn finish_pieces(&mut self, wire_len: u64) -> Result<(), ProtocolError> {
+        self.finish(&[], wire_len)?;
+        if !self.keeps_received {
+            self.received = None;
+        }
+        Ok(())
     }
 
     /// The last byte of a compressed message, `wire_len` in all, was taken.

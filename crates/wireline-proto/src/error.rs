@@ -100,6 +100,12 @@ pub enum SendError {
     /// A Close frame was sent or received, or the connection was lost.
     #[error("the connection is closing or closed")]
     Closed,
+    /// A message is being sent in pieces; another can be sent behind its last one (section 5.4).
+    #[error("a message is being sent in pieces, and no other can go between them")]
+    MessageUnderWay,
+    /// A piece of a text that is not UTF-8 (section 5.6).
+    #[error("text must be UTF-8; send other bytes as a binary message")]
+    InvalidUtf8,
     /// A Ping or Pong with more than 125 bytes (section 5.5).
     #[error("a Ping or Pong carries at most 125 bytes; this one has {0}")]
     ControlPayloadTooBig(usize),

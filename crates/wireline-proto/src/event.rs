@@ -10,6 +10,8 @@ use crate::{CloseCode, CloseFrameError, ProtocolError, frame::MAX_CONTROL_PAYLOA
 pub enum Event<'b> {
     /// A whole message.
     Message(Message<'b>),
+    /// A part of a message, with [`Config::receive_in_pieces`](crate::Config::receive_in_pieces).
+    Piece(Piece<'b>),
     /// A Ping. The Pong is already queued.
     Ping(Payload<'b>),
     /// A Pong, asked for or not.
@@ -66,6 +68,31 @@ impl<'b> Message<'b> {
     #[inline]
     pub fn into_payload(self) -> Payload<'b> {
         self.payload
+    }
+}
+
+/// A part of a message, as it came: at most a frame, and at most what one read brought of it.
+///
+/// The pieces of a [`MessageKind::Text`] are UTF-8 together; one may end within a character.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Piece<'b> {
+    /// Of the whole message.
+    pub kind: MessageKind,
+    /// The unmasked bytes, which may be none.
+    pub payload: Payload<'b>,
+    /// It is the first piece of its message.
+    pub begins_message: bool,
+    /// It is the last piece of its frame.
+    pub ends_frame: bool,
+    /// It is the last piece of its message.
+    pub ends_message: bool,
+}
+
+impl<'b> From<Message<'b>> for Piece<'b> {
+    /// All of a message.
+    fn from(message: Message<'b>) -> Self {
+        let Message { kind, payload } = message;
+        Self { kind, payload, begins_message: true, ends_frame: true, ends_message: true }
     }
 }
 

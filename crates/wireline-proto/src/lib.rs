@@ -140,7 +140,7 @@ pub use self::{
     connection::Connection,
     deflate::{Compress, Deflate, DeflateParameters},
     error::{CloseFrameError, ProtocolError, SendError},
-    event::{Cause, CloseFrame, Closed, Event, Initiator, Message, MessageKind, Payload},
+    event::{Cause, CloseFrame, Closed, Event, Initiator, Message, MessageKind, Payload, Piece},
     handshake::{Negotiated, Role},
     opcode::Opcode,
     prepared::{Prepared, PreparedDeflate},

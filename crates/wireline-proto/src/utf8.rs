@@ -7,7 +7,7 @@ pub(crate) struct InvalidUtf8;
 /// Checks a text that comes in pieces, failing at the first byte that proves it wrong.
 ///
 /// Between pieces it remembers only the bytes of a character that a cut has split: three at most.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Utf8Validator {
     partial: [u8; 3],
     partial_len: usize,

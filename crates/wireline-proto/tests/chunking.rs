@@ -6,7 +6,7 @@
 use bytes::BufMut as _;
 use proptest::{prelude::*, sample::Index, test_runner::FileFailurePersistence};
 use wireline_proto::{Config, Connection, MessageKind, Role};
-use wireline_testkit::{Clock, Endpoint, Frame, LengthForm, Told, frames::pattern};
+use wireline_testkit::{Clock, Endpoint, Frame, LengthForm, Told, frames::pattern, put_together};
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
@@ -152,6 +152,8 @@ struct Manner {
     reads: Vec<usize>,
     /// Whether large payloads are read directly where that is offered.
     bulk: bool,
+    /// Whether messages come in pieces, which are put together here.
+    pieces: bool,
     /// Whether messages are sent back.
     echo: bool,
     /// How much is written after each read; then, at the end, how much at a time.
@@ -161,7 +163,18 @@ struct Manner {
 
 impl Manner {
     fn plain(echo: bool) -> Self {
-        Self { reads: vec![usize::MAX], bulk: false, echo, write_between: None, writes: vec![usize::MAX] }
+        Self {
+            reads: vec![usize::MAX],
+            bulk: false,
+            pieces: false,
+            echo,
+            write_between: None,
+            writes: vec![usize::MAX],
+        }
+    }
+
+    fn in_pieces(self) -> Self {
+        Self { pieces: true, ..self }
     }
 }
 
@@ -179,6 +192,7 @@ fn manner(echo: bool) -> impl Strategy<Value = Manner> {
     (sizes(), any::<bool>(), between, sizes()).prop_map(move |(reads, bulk, between, writes)| Manner {
         reads,
         bulk,
+        pieces: false,
         echo,
         // With echoes a queue that is drained in between changes which Pings are answered at once.
         write_between: between.filter(|_| !echo),
@@ -199,7 +213,7 @@ struct Seen {
 
 fn run(role: Role, bytes: &[u8], manner: &Manner) -> Seen {
     let now = Clock::new().now();
-    let mut endpoint = Endpoint::new(role, config(), now);
+    let mut endpoint = Endpoint::new(role, config().receive_in_pieces(manner.pieces), now);
     let mut transmitted = Vec::new();
     let application = if manner.echo { echo } else { |_: &mut Connection, _: &Told| {} };
     let mut sizes = manner.reads.iter().cycle();
@@ -241,7 +255,7 @@ fn run(role: Role, bytes: &[u8], manner: &Manner) -> Seen {
         receiving: connection.is_receiving(),
         shutdown_expected: connection.is_shutdown_expected(),
         deadline: connection.poll_timeout().map(|due| due - now),
-        told: endpoint.events,
+        told: put_together(endpoint.events),
     }
 }
 
@@ -310,10 +324,20 @@ proptest! {
     }
 
     #[test]
+    fn any_cut_gives_the_same_messages_in_pieces(
+        (role, bytes) in role_and_transcript(),
+        manner in manner(false),
+    ) {
+        let whole = run(role, &bytes, &Manner::plain(false).in_pieces());
+        prop_assert_eq!(run(role, &bytes, &manner.in_pieces()), whole);
+    }
+
+    #[test]
     fn valid_conversation_is_told_as_it_was_meant(
         role in prop::sample::select(&ROLES),
         parts in prop::collection::vec(part(), 0..6),
         manner in manner(false),
+        pieces in any::<bool>(),
     ) {
         let frames = parts.iter().flat_map(|part| &part.frames);
         let bytes: Vec<u8> = frames.clone().flat_map(|frame| frame.sent_by(peer(role))).collect();
@@ -326,7 +350,7 @@ proptest! {
             shutdown_expected: false,
             deadline: Some(std::time::Duration::from_secs(20)),
         };
-        prop_assert_eq!(run(role, &bytes, &manner), expected);
+        prop_assert_eq!(run(role, &bytes, &Manner { pieces, ..manner }), expected);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{io::IoSlice, sync::Arc, time::Instant};
 
-use wireline_proto::{Closed, Config, Connection, Event, MessageKind, Negotiated, Role};
+use wireline_proto::{Closed, Config, Connection, Event, MessageKind, Negotiated, Piece, Role};
 
 use crate::frames::masks;
 
@@ -13,6 +13,19 @@ pub enum Told {
     Text(String),
     /// A binary message.
     Binary(Vec<u8>),
+    /// A part of a message.
+    Piece {
+        /// Text or binary.
+        kind: MessageKind,
+        /// What came.
+        payload: Vec<u8>,
+        /// Its message begins with it.
+        begins_message: bool,
+        /// Its frame ends with it.
+        ends_frame: bool,
+        /// Its message ends with it.
+        ends_message: bool,
+    },
     /// A Ping.
     Ping(Vec<u8>),
     /// A Pong.
@@ -32,6 +45,10 @@ impl From<Event<'_>> for Told {
                 }
                 MessageKind::Binary => Self::binary(message.payload()),
             },
+            Event::Piece(Piece { kind, payload, begins_message, ends_frame, ends_message }) => {
+                let payload = payload.as_ref().to_vec();
+                Self::Piece { kind, payload, begins_message, ends_frame, ends_message }
+            }
             Event::Ping(payload) => Self::ping(payload),
             Event::Pong(payload) => Self::pong(payload),
             Event::Closed(closed) => Self::Closed(closed),
@@ -59,6 +76,34 @@ impl Told {
     pub fn pong(payload: impl AsRef<[u8]>) -> Self {
         Self::Pong(payload.as_ref().to_vec())
     }
+}
+
+/// Puts the messages together that were told in pieces; one that was not told to its end is left out.
+///
+/// # Panics
+/// When the pieces of a message do not fit each other.
+#[must_use]
+pub fn put_together(events: Vec<Told>) -> Vec<Told> {
+    let mut whole: Option<(MessageKind, Vec<u8>)> = None;
+    let mut told = Vec::new();
+    for event in events {
+        let Told::Piece { kind, payload, begins_message, ends_frame, ends_message } = event else {
+            told.push(event);
+            continue;
+        };
+        assert_eq!(begins_message, whole.is_none(), "a message begins with its first piece");
+        assert!(ends_frame || !ends_message, "a message ends with a frame");
+        let (first_kind, all) = whole.get_or_insert((kind, Vec::new()));
+        assert_eq!(*first_kind, kind, "a message is of one kind");
+        all.extend(payload);
+        if ends_message && let Some((kind, all)) = whole.take() {
+            told.push(match kind {
+                MessageKind::Text => Told::Text(String::from_utf8(all).expect("text is UTF-8")),
+                MessageKind::Binary => Told::Binary(all),
+            });
+        }
+    }
+    told
 }
 
 /// A connection and all it has told so far.

@@ -19,7 +19,7 @@ mod raw_peer;
 
 pub use self::{
     clock::Clock,
-    endpoint::{Endpoint, Told},
+    endpoint::{Endpoint, Told, put_together},
     frames::{Frame, LengthForm},
     pair::{Pair, Wire},
     polls::{Bystander, drop_after},

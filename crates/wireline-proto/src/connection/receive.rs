@@ -5,7 +5,7 @@ use bytes::BufMut as _;
 use crate::{
     Config, Opcode, ProtocolError, Role,
     deflate::PerMessageDeflate,
-    event::{Message, MessageKind, Payload},
+    event::{Message, MessageKind, Payload, Piece},
     frame::{FrameHeader, MAX_HEADER_LEN},
     mask::{MaskKey, apply_mask},
     utf8::{self, Utf8Validator},
@@ -18,6 +18,12 @@ const BULK_FROM: u64 = 16 << 10;
 /// The least room that a direct read is given.
 const BULK_STEP: usize = 64 << 10;
 
+/// Compressed bytes that are taken at a time where messages are given in pieces.
+const COMPRESSED_STEP: usize = 4 << 10;
+
+/// Inflated bytes that a piece has at most, and what the decompressor still had in it.
+const PIECE: usize = 64 << 10;
+
 /// Bytes on the wire that a compressed message may have beyond twice the limit of its inflated size. No
 /// compressor needs nearly that much: beyond it are blocks that stand for nothing.
 const COMPRESSED_ALLOWANCE: u64 = 1 << 10;
@@ -26,6 +32,7 @@ const COMPRESSED_ALLOWANCE: u64 = 1 << 10;
 #[derive(Debug)]
 pub(super) enum Progress<'b> {
     Message(Message<'b>),
+    Piece(Piece<'b>),
     Control(Opcode, Payload<'b>),
     /// All bytes are taken, and more are needed.
     Starved,
@@ -203,10 +210,18 @@ impl Partial {
         deflate: Option<&mut PerMessageDeflate>,
     ) -> Result<Option<Progress<'b>>, ProtocolError> {
         let count = usize::try_from(frame.remaining).unwrap_or(usize::MAX).min(input.len());
+        let is_control = frame.opcode.is_control();
+        if config.receive_in_pieces && !is_control {
+            let deflate = deflate.filter(|_| self.assembly.is_compressed);
+            return match deflate {
+                None => self.take_piece(frame, split_front(input, count)).map(Some),
+                Some(deflate) => self.inflate_piece(frame, input, deflate),
+            };
+        }
         let piece = split_front(input, count);
         frame.unmask(piece);
         self.frame = Some(frame);
-        if frame.opcode.is_control() {
+        if is_control {
             self.control.extend_from_slice(piece);
             if frame.remaining > 0 {
                 return Ok(Some(Progress::Starved));
@@ -231,6 +246,75 @@ impl Partial {
             return Ok(Some(Progress::Starved));
         }
         Ok(self.end_data_frame(frame)?.map(Progress::Message))
+    }
+
+    /// Gives what came of a payload as it is.
+    fn take_piece<'b>(
+        &mut self,
+        mut frame: Frame,
+        payload: &'b mut [u8],
+    ) -> Result<Progress<'b>, ProtocolError> {
+        frame.unmask(payload);
+        self.frame = Some(frame);
+        if payload.is_empty() && frame.remaining > 0 {
+            return Ok(Progress::Starved);
+        }
+        if self.assembly.kind == Some(MessageKind::Text) {
+            self.assembly.utf8.feed(payload).map_err(|_| ProtocolError::InvalidUtf8)?;
+        }
+        self.end_piece(frame, Payload::Borrowed(payload)).map(Progress::Piece)
+    }
+
+    /// Gives some of what the front of `input` stands for, if that is anything.
+    fn inflate_piece<'b>(
+        &mut self,
+        mut frame: Frame,
+        input: &mut &'b mut [u8],
+        deflate: &mut PerMessageDeflate,
+    ) -> Result<Option<Progress<'b>>, ProtocolError> {
+        let available = usize::try_from(frame.remaining).unwrap_or(usize::MAX).min(input.len());
+        let mask = frame.mask.unwrap_or_default();
+        let count = available.min(COMPRESSED_STEP);
+        apply_mask(&mut input[..count], mask, frame.taken);
+        let (mut compressed, mut inflated) = (&input[..count], Vec::new());
+        let mut has_more = count > 0;
+        // What the decompressor has taken comes out to the last byte: nobody would come back for it.
+        while has_more && (inflated.len() < PIECE || compressed.is_empty()) {
+            has_more = deflate.inflate(&mut compressed, &mut inflated, usize::MAX)?;
+        }
+        let taken = count - compressed.len();
+        // The rest is taken again, from the wire as it were.
+        apply_mask(&mut input[taken..count], mask, frame.taken + taken as u64);
+        split_front(input, taken);
+        frame.taken += taken as u64;
+        frame.remaining -= taken as u64;
+        self.frame = Some(frame);
+        self.assembly.wire_len += taken as u64;
+        if self.assembly.kind == Some(MessageKind::Text) {
+            self.assembly.utf8.feed(&inflated).map_err(|_| ProtocolError::InvalidUtf8)?;
+        }
+        deflate.pass_piece(&inflated);
+        if frame.remaining == 0 && frame.fin {
+            deflate.finish_pieces(self.assembly.wire_len)?;
+        } else if frame.remaining > 0 && inflated.is_empty() {
+            return Ok(input.is_empty().then_some(Progress::Starved));
+        }
+        self.end_piece(frame, Payload::Owned(inflated)).map(|piece| Some(Progress::Piece(piece)))
+    }
+
+    /// Where a payload is between its pieces, and the message with it.
+    fn end_piece<'b>(&mut self, frame: Frame, payload: Payload<'b>) -> Result<Piece<'b>, ProtocolError> {
+        let ends_frame = frame.remaining == 0;
+        let ends_message = ends_frame && frame.fin;
+        let kind = self.assembly.kind.unwrap_or(MessageKind::Binary);
+        let begins_message = !std::mem::replace(&mut self.assembly.has_begun, true);
+        if ends_frame {
+            self.frame = None;
+        }
+        if ends_message {
+            self.assembly.finish()?;
+        }
+        Ok(Piece { kind, payload, begins_message, ends_frame, ends_message })
     }
 
     fn end_data_frame(&mut self, frame: Frame) -> Result<Option<Message<'static>>, ProtocolError> {
@@ -341,6 +425,8 @@ struct Assembly {
     /// How much of `payload` is unmasked and, if text, checked.
     validated: usize,
     utf8: Utf8Validator,
+    /// A piece of the message was given.
+    has_begun: bool,
 }
 
 impl Assembly {
@@ -375,6 +461,9 @@ impl Assembly {
             && announced > limit as u64
         {
             return Err(ProtocolError::FrameTooBig { announced, limit });
+        }
+        if config.receive_in_pieces {
+            return Ok(());
         }
         let limit = config.max_message_size;
         let (announced, most) = if header.rsv1 || self.is_compressed {
@@ -430,6 +519,7 @@ impl Assembly {
         self.is_compressed = false;
         self.wire_len = 0;
         self.validated = 0;
+        self.has_begun = false;
         Ok(Message { kind, payload: Payload::Owned(std::mem::take(&mut self.payload)) })
     }
 }

@@ -293,7 +293,7 @@ impl Core {
                 }
             }
             Event::Pong(payload) => self.handle_pong(payload.as_ref()),
-            Event::Ping(_) | Event::Closed(_) => {}
+            Event::Piece(_) | Event::Ping(_) | Event::Closed(_) => {}
         }
     }
 
