@@ -495,76 +495,90 @@ struct Attended {
     has_ended: bool,
 }
 
-/// Where a handler's task finds the connection that the handler accepts.
+/// Where a handler's task finds the connection that the handler accepts. Until then it keeps the
+/// connection's place in the registry.
 pub(crate) struct Seat {
     state: Mutex<SeatState>,
 }
 
 enum SeatState {
     /// The handler has not accepted yet; this is its task.
-    Vacant(Option<Waker>),
-    Taken(Arc<Link>),
+    Vacant(Registration, Option<Waker>),
+    Taken(Arc<Link>, Registration),
     /// The handler ended, and what it left behind may still accept: in a task of its own.
-    Orphaned(Option<Registration>),
+    Orphaned(Registration),
+    /// The connection is driven, or was.
+    Left,
 }
 
 impl Seat {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(SeatState::Vacant(None)) })
+    pub(crate) fn new(registration: Registration) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(SeatState::Vacant(registration, None)) })
     }
 
-    /// Gives the connection to the handler's task to drive.
+    fn lock(&self) -> MutexGuard<'_, SeatState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the connection to the handler's task to drive. It is one of the server's from now on.
     pub(crate) fn take(&self, link: &Arc<Link>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *state {
-            SeatState::Vacant(waker) => {
-                if let Some(waker) = waker.take() {
+        let mut state = self.lock();
+        match std::mem::replace(&mut *state, SeatState::Left) {
+            SeatState::Vacant(registration, waker) => {
+                registration.set_link(link);
+                *state = SeatState::Taken(Arc::clone(link), registration);
+                drop(state);
+                if let Some(waker) = waker {
                     waker.wake();
                 }
-                *state = SeatState::Taken(Arc::clone(link));
             }
-            SeatState::Taken(_) => {}
-            SeatState::Orphaned(registration) => spawn_driver(Arc::clone(link), registration.take()),
+            SeatState::Orphaned(registration) => {
+                registration.set_link(link);
+                spawn_driver(Arc::clone(link), Some(registration));
+            }
+            other => *state = other,
         }
     }
 
     /// The connection, if the handler has accepted.
-    fn poll_taken(&self, cx: &Context<'_>) -> Option<Arc<Link>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let SeatState::Taken(link) = &*state {
-            return Some(Arc::clone(link));
+    fn poll_taken(&self, cx: &Context<'_>) -> Option<(Arc<Link>, Registration)> {
+        let mut state = self.lock();
+        if let SeatState::Vacant(_, waker) = &mut *state {
+            *waker = Some(cx.waker().clone());
+            return None;
         }
-        *state = SeatState::Vacant(Some(cx.waker().clone()));
-        None
+        match std::mem::replace(&mut *state, SeatState::Left) {
+            SeatState::Taken(link, registration) => Some((link, registration)),
+            _ => None,
+        }
     }
 
     /// The handler has ended without accepting.
-    fn orphan(&self, registration: Option<Registration>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*state {
+    fn orphan(&self) {
+        let mut state = self.lock();
+        match std::mem::replace(&mut *state, SeatState::Left) {
+            SeatState::Vacant(registration, _) => *state = SeatState::Orphaned(registration),
             // Accepted in the meantime, by another task.
-            SeatState::Taken(link) => spawn_driver(Arc::clone(link), registration),
-            _ => *state = SeatState::Orphaned(registration),
+            SeatState::Taken(link, registration) => spawn_driver(link, Some(registration)),
+            other => *state = other,
         }
     }
 }
 
 /// Drives a connection in a task of its own.
 pub(crate) fn spawn_driver(link: Arc<Link>, registration: Option<Registration>) {
-    if let Some(registration) = &registration {
-        registration.set_link(&link);
-    }
     let driver: Driver<std::future::Pending<Result<()>>> =
         Driver { handler: None, seat: None, link: Some(link), alarm: None, registration };
     tokio::spawn(driver);
 }
 
 /// Runs a handler, and drives the connection that it accepts, in one task.
-pub(crate) fn spawn_handler<H>(handler: H, seat: Arc<Seat>, registration: Option<Registration>)
+pub(crate) fn spawn_handler<H>(handler: H, seat: Arc<Seat>)
 where
     H: Future<Output = Result<()>> + Send + 'static,
 {
-    tokio::spawn(Driver { handler: Some(handler), seat: Some(seat), link: None, alarm: None, registration });
+    let (handler, seat) = (Some(handler), Some(seat));
+    tokio::spawn(Driver { handler, seat, link: None, alarm: None, registration: None });
 }
 
 pin_project! {
@@ -602,12 +616,9 @@ impl<H: Future<Output = Result<()>>> Future for Driver<H> {
             }
             let handler_ended = this.handler.is_none();
             if let Some(seat) = this.seat
-                && let Some(link) = seat.poll_taken(cx)
+                && let Some((link, registration)) = seat.poll_taken(cx)
             {
                 link.set_driver(cx);
-                if let Some(registration) = this.registration {
-                    registration.set_link(&link);
-                }
                 *this.link = Some(link);
                 *this.seat = None;
             }
@@ -615,8 +626,9 @@ impl<H: Future<Output = Result<()>>> Future for Driver<H> {
                 if !handler_ended {
                     return Poll::Pending;
                 }
+                *this.registration = Some(registration);
                 if let Some(seat) = this.seat {
-                    seat.orphan(this.registration.take());
+                    seat.orphan();
                 }
                 return Poll::Ready(());
             };

@@ -24,14 +24,14 @@ use crate::{
     Request, Result, ServerTls,
     driver::{Seat, spawn_handler},
     origin::OriginRule,
-    registry::{Registration, Registry},
+    registry::Registry,
     transport::unpace,
 };
 
 /// Beyond this a timeout is no different from none, and sums with the clock's time could overflow.
 pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-type OnRequest = Arc<dyn Fn(Request, Arc<Seat>, Registration) + Send + Sync>;
+type OnRequest = Arc<dyn Fn(Request, Arc<Seat>) + Send + Sync>;
 type OnHttp = Arc<
     dyn Fn(http::Request<Bytes>) -> Pin<Box<dyn Future<Output = http::Response<Bytes>> + Send>> + Send + Sync,
 >;
@@ -120,10 +120,10 @@ impl Server {
         F: Fn(Request) -> H + Send + Sync + 'static,
         H: Future<Output = Result<()>> + Send + 'static,
     {
-        self.options.on_request = Some(Arc::new(move |request, seat, registration| {
+        self.options.on_request = Some(Arc::new(move |request, seat| {
             // What panics before its first await takes its request along, which is then answered with 500.
             match catch_unwind(AssertUnwindSafe(|| handler(request))) {
-                Ok(handler) => spawn_handler(handler, seat, Some(registration)),
+                Ok(handler) => spawn_handler(handler, seat),
                 Err(_) => tracing::error!("a handler panicked before its first await"),
             }
         }));
