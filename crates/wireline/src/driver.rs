@@ -35,14 +35,14 @@ use pin_project_lite::pin_project;
 use tokio::sync::oneshot;
 use wireline_proto::{CloseCode, CloseFrame, Config, Connection, Initiator, Negotiated};
 
-pub(crate) use self::contexts::with_compressor;
 use self::{
     alarms::Alarm,
     core::{Core, Want, now},
     runtime::Runtime,
 };
+pub(crate) use self::{contexts::with_compressor, inbox::Received};
 use crate::{
-    CloseEvent, Message, RecvError, Result, SendError, entropy, prepared::Outgoing, registry::Registration,
+    CloseEvent, RecvError, Result, SendError, entropy, prepared::Outgoing, registry::Registration,
     transport::Transport,
 };
 
@@ -201,24 +201,25 @@ impl Link {
 
     // What the handles do.
 
-    /// The next message; `Ok(None)` after a closing handshake.
+    /// The next message, or what else [was asked for](Self::tell_pings); `Ok(None)` after a closing
+    /// handshake.
     #[inline]
     pub(crate) fn poll_recv(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Message>, RecvError>> {
+    ) -> Poll<Result<Option<Received>, RecvError>> {
         let mut core = self.lock();
         let is_driver = self.is_driver(cx);
         core.is_reader_waiting = false;
         self.is_reader_called.store(false, Ordering::Relaxed);
         let mut wanted = None;
         loop {
-            if let Some(message) = wanted.or_else(|| core.take_message()) {
+            if let Some(received) = wanted.or_else(|| core.take_received()) {
                 if !is_driver && core.has_more_to_read() {
                     // While this task is busy with the message, the driver sees to what is behind it.
                     self.notify_driver();
                 }
-                return Poll::Ready(Ok(Some(message)));
+                return Poll::Ready(Ok(Some(received)));
             }
             if let Some(end) = core.end_of_messages() {
                 return Poll::Ready(end);
@@ -246,6 +247,11 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// From now on [`poll_recv`](Self::poll_recv) gives the peer's Pings as well.
+    pub(crate) fn tell_pings(&self) {
+        self.lock().tells_pings = true;
     }
 
     /// As [`Core::poll_fill`], in a task that is not the driver's.
@@ -620,13 +626,13 @@ impl<H: Future<Output = Result<()>>> Future for Driver<H> {
             {
                 link.set_driver(cx);
                 *this.link = Some(link);
+                *this.registration = Some(registration);
                 *this.seat = None;
             }
             let Some(link) = this.link else {
                 if !handler_ended {
                     return Poll::Pending;
                 }
-                *this.registration = Some(registration);
                 if let Some(seat) = this.seat {
                     seat.orphan();
                 }
