@@ -35,14 +35,14 @@ use pin_project_lite::pin_project;
 use tokio::sync::oneshot;
 use wireline_proto::{CloseCode, CloseFrame, Config, Connection, Initiator, Negotiated};
 
-pub(crate) use self::contexts::with_compressor;
 use self::{
     alarms::Alarm,
     core::{Core, Want, now},
     runtime::Runtime,
 };
+pub(crate) use self::{contexts::with_compressor, inbox::Received};
 use crate::{
-    CloseEvent, Message, RecvError, Result, SendError, entropy, prepared::Outgoing, registry::Registration,
+    CloseEvent, RecvError, Result, SendError, entropy, prepared::Outgoing, registry::Registration,
     transport::Transport,
 };
 
@@ -201,24 +201,25 @@ impl Link {
 
     // What the handles do.
 
-    /// The next message; `Ok(None)` after a closing handshake.
+    /// The next message, or what else [was asked for](Self::tell_pings); `Ok(None)` after a closing
+    /// handshake.
     #[inline]
     pub(crate) fn poll_recv(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Message>, RecvError>> {
+    ) -> Poll<Result<Option<Received>, RecvError>> {
         let mut core = self.lock();
         let is_driver = self.is_driver(cx);
         core.is_reader_waiting = false;
         self.is_reader_called.store(false, Ordering::Relaxed);
         let mut wanted = None;
         loop {
-            if let Some(message) = wanted.or_else(|| core.take_message()) {
+            if let Some(received) = wanted.or_else(|| core.take_received()) {
                 if !is_driver && core.has_more_to_read() {
                     // While this task is busy with the message, the driver sees to what is behind it.
                     self.notify_driver();
                 }
-                return Poll::Ready(Ok(Some(message)));
+                return Poll::Ready(Ok(Some(received)));
             }
             if let Some(end) = core.end_of_messages() {
                 return Poll::Ready(end);
@@ -246,6 +247,11 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// From now on [`poll_recv`](Self::poll_recv) gives the peer's Pings as well.
+    pub(crate) fn tell_pings(&self) {
+        self.lock().tells_pings = true;
     }
 
     /// As [`Core::poll_fill`], in a task that is not the driver's.
@@ -495,76 +501,90 @@ struct Attended {
     has_ended: bool,
 }
 
-/// Where a handler's task finds the connection that the handler accepts.
+/// Where a handler's task finds the connection that the handler accepts. Until then it keeps the
+/// connection's place in the registry.
 pub(crate) struct Seat {
     state: Mutex<SeatState>,
 }
 
 enum SeatState {
     /// The handler has not accepted yet; this is its task.
-    Vacant(Option<Waker>),
-    Taken(Arc<Link>),
+    Vacant(Registration, Option<Waker>),
+    Taken(Arc<Link>, Registration),
     /// The handler ended, and what it left behind may still accept: in a task of its own.
-    Orphaned(Option<Registration>),
+    Orphaned(Registration),
+    /// The connection is driven, or was.
+    Left,
 }
 
 impl Seat {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(SeatState::Vacant(None)) })
+    pub(crate) fn new(registration: Registration) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(SeatState::Vacant(registration, None)) })
     }
 
-    /// Gives the connection to the handler's task to drive.
+    fn lock(&self) -> MutexGuard<'_, SeatState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the connection to the handler's task to drive. It is one of the server's from now on.
     pub(crate) fn take(&self, link: &Arc<Link>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *state {
-            SeatState::Vacant(waker) => {
-                if let Some(waker) = waker.take() {
+        let mut state = self.lock();
+        match std::mem::replace(&mut *state, SeatState::Left) {
+            SeatState::Vacant(registration, waker) => {
+                registration.set_link(link);
+                *state = SeatState::Taken(Arc::clone(link), registration);
+                drop(state);
+                if let Some(waker) = waker {
                     waker.wake();
                 }
-                *state = SeatState::Taken(Arc::clone(link));
             }
-            SeatState::Taken(_) => {}
-            SeatState::Orphaned(registration) => spawn_driver(Arc::clone(link), registration.take()),
+            SeatState::Orphaned(registration) => {
+                registration.set_link(link);
+                spawn_driver(Arc::clone(link), Some(registration));
+            }
+            other => *state = other,
         }
     }
 
     /// The connection, if the handler has accepted.
-    fn poll_taken(&self, cx: &Context<'_>) -> Option<Arc<Link>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let SeatState::Taken(link) = &*state {
-            return Some(Arc::clone(link));
+    fn poll_taken(&self, cx: &Context<'_>) -> Option<(Arc<Link>, Registration)> {
+        let mut state = self.lock();
+        if let SeatState::Vacant(_, waker) = &mut *state {
+            *waker = Some(cx.waker().clone());
+            return None;
         }
-        *state = SeatState::Vacant(Some(cx.waker().clone()));
-        None
+        match std::mem::replace(&mut *state, SeatState::Left) {
+            SeatState::Taken(link, registration) => Some((link, registration)),
+            _ => None,
+        }
     }
 
     /// The handler has ended without accepting.
-    fn orphan(&self, registration: Option<Registration>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*state {
+    fn orphan(&self) {
+        let mut state = self.lock();
+        match std::mem::replace(&mut *state, SeatState::Left) {
+            SeatState::Vacant(registration, _) => *state = SeatState::Orphaned(registration),
             // Accepted in the meantime, by another task.
-            SeatState::Taken(link) => spawn_driver(Arc::clone(link), registration),
-            _ => *state = SeatState::Orphaned(registration),
+            SeatState::Taken(link, registration) => spawn_driver(link, Some(registration)),
+            other => *state = other,
         }
     }
 }
 
 /// Drives a connection in a task of its own.
 pub(crate) fn spawn_driver(link: Arc<Link>, registration: Option<Registration>) {
-    if let Some(registration) = &registration {
-        registration.set_link(&link);
-    }
     let driver: Driver<std::future::Pending<Result<()>>> =
         Driver { handler: None, seat: None, link: Some(link), alarm: None, registration };
     tokio::spawn(driver);
 }
 
 /// Runs a handler, and drives the connection that it accepts, in one task.
-pub(crate) fn spawn_handler<H>(handler: H, seat: Arc<Seat>, registration: Option<Registration>)
+pub(crate) fn spawn_handler<H>(handler: H, seat: Arc<Seat>)
 where
     H: Future<Output = Result<()>> + Send + 'static,
 {
-    tokio::spawn(Driver { handler: Some(handler), seat: Some(seat), link: None, alarm: None, registration });
+    let (handler, seat) = (Some(handler), Some(seat));
+    tokio::spawn(Driver { handler, seat, link: None, alarm: None, registration: None });
 }
 
 pin_project! {
@@ -602,13 +622,11 @@ impl<H: Future<Output = Result<()>>> Future for Driver<H> {
             }
             let handler_ended = this.handler.is_none();
             if let Some(seat) = this.seat
-                && let Some(link) = seat.poll_taken(cx)
+                && let Some((link, registration)) = seat.poll_taken(cx)
             {
                 link.set_driver(cx);
-                if let Some(registration) = this.registration {
-                    registration.set_link(&link);
-                }
                 *this.link = Some(link);
+                *this.registration = Some(registration);
                 *this.seat = None;
             }
             let Some(link) = this.link else {
@@ -616,7 +634,7 @@ impl<H: Future<Output = Result<()>>> Future for Driver<H> {
                     return Poll::Pending;
                 }
                 if let Some(seat) = this.seat {
-                    seat.orphan(this.registration.take());
+                    seat.orphan();
                 }
                 return Poll::Ready(());
             };

@@ -67,6 +67,7 @@ mod close;
 mod driver;
 mod entropy;
 mod error;
+mod events;
 mod message;
 mod origin;
 mod prepared;
@@ -88,6 +89,7 @@ pub use self::{
     client::{Connect, connect},
     close::{CloseCause, CloseEvent},
     error::{AcceptError, ConnectError, Error, RecvError, Result, SendError, TlsError},
+    events::{EventClient, Handler},
     message::{Message, Utf8Bytes},
     prepared::Prepared,
     request::{Accept, Reject, Request},

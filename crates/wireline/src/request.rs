@@ -18,6 +18,7 @@ use wireline_proto::{Config, handshake::UpgradeRequest};
 use crate::{
     AcceptError, Result, WebSocket,
     driver::{Link, Opened, Seat},
+    events::Events,
     transport::Transport,
 };
 
@@ -61,6 +62,7 @@ pub(crate) struct Channel {
     pub(crate) on_upgrade: OnUpgrade,
     pub(crate) seat: Arc<Seat>,
     pub(crate) config: Arc<Config>,
+    pub(crate) events: Arc<Events>,
     pub(crate) remote_addr: Option<SocketAddr>,
 }
 
@@ -185,6 +187,21 @@ impl Accept {
             None => self.inner.invalid = Some(name.to_owned()),
         }
         self
+    }
+
+    /// Accepts, and has the server's handlers (`on_open`, `on_message` and so on) called until the
+    /// connection is over: event style. `Ok`: the closing handshake completed, whatever its code.
+    ///
+    /// # Errors
+    /// The request could not be accepted. Or the connection ended without a closing handshake, or a handler
+    /// failed: `on_error` was told.
+    ///
+    /// # Cancel safety
+    /// Dropped, it is as with [`Request::accept`] before, and as with [`WebSocket::run`] afterwards.
+    pub async fn run(self) -> Result<()> {
+        let events = Arc::clone(&self.inner.request.inner.channel.events);
+        let ws = self.into_future().await?;
+        events.run(ws).await
     }
 }
 

@@ -23,15 +23,16 @@ use self::listener::{Incoming, accept_loop};
 use crate::{
     Request, Result, ServerTls,
     driver::{Seat, spawn_handler},
+    events::Events,
     origin::OriginRule,
-    registry::{Registration, Registry},
+    registry::Registry,
     transport::unpace,
 };
 
 /// Beyond this a timeout is no different from none, and sums with the clock's time could overflow.
 pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-type OnRequest = Arc<dyn Fn(Request, Arc<Seat>, Registration) + Send + Sync>;
+type OnRequest = Arc<dyn Fn(Request, Arc<Seat>) + Send + Sync>;
 type OnHttp = Arc<
     dyn Fn(http::Request<Bytes>) -> Pin<Box<dyn Future<Output = http::Response<Bytes>> + Send>> + Send + Sync,
 >;
@@ -61,6 +62,33 @@ type OnHttp = Arc<
 ///         .await
 /// }
 /// ```
+///
+/// # Event style
+///
+/// The same with handlers that are called. [`Accept::run`](crate::Accept::run) calls the server's, which
+/// all connections share; a [`Handler`](crate::Handler) has a state for each connection.
+///
+/// ```no_run
+/// use http::StatusCode;
+/// use wireline::{Request, Server};
+///
+/// # async fn example() -> wireline::Result<()> {
+/// Server::new()
+///     .on_request(|req: Request| async move {
+///         if req.path() != "/chat" {
+///             return req.reject(StatusCode::NOT_FOUND).await;
+///         }
+///         req.accept().protocol("echo-protocol").run().await
+///     })
+///     .on_message(|socket, message| async move {
+///         socket.send(message).await?;
+///         Ok(())
+///     })
+///     .on_close(|socket, close| async move { println!("{:?} left: {close}", socket.remote_addr()) })
+///     .listen("127.0.0.1:8080")
+///     .await
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Server {
     options: Options,
@@ -71,6 +99,7 @@ pub struct Server {
 #[derive(Clone)]
 struct Options {
     config: Arc<Config>,
+    events: Arc<Events>,
     origins: OriginRule,
     handshake_timeout: Duration,
     tls: Option<ServerTls>,
@@ -102,6 +131,7 @@ impl Server {
         Self {
             options: Options {
                 config: Arc::new(Config::server()),
+                events: Arc::default(),
                 origins: OriginRule::default(),
                 handshake_timeout: Duration::from_secs(10),
                 tls: None,
@@ -114,19 +144,15 @@ impl Server {
     }
 
     /// What to do with a request for a WebSocket that passed the handshake's checks and the origin rule.
+    /// Without this, a server that has handlers of events accepts everyone, with the first subprotocol
+    /// that they offer.
     #[must_use]
     pub fn on_request<F, H>(mut self, handler: F) -> Self
     where
         F: Fn(Request) -> H + Send + Sync + 'static,
         H: Future<Output = Result<()>> + Send + 'static,
     {
-        self.options.on_request = Some(Arc::new(move |request, seat, registration| {
-            // What panics before its first await takes its request along, which is then answered with 500.
-            match catch_unwind(AssertUnwindSafe(|| handler(request))) {
-                Ok(handler) => spawn_handler(handler, seat, Some(registration)),
-                Err(_) => tracing::error!("a handler panicked before its first await"),
-            }
-        }));
+        self.options.on_request = Some(in_a_task_of_its_own(handler));
         self
     }
 
@@ -225,9 +251,45 @@ impl Server {
         ServerHandle { registry: Arc::clone(&self.registry), phase: self.phase.clone() }
     }
 
-    fn listener(&self, incoming: Incoming) -> Listener {
-        Listener { server: self.clone(), incoming }
+    pub(crate) fn with_events(mut self, change: impl FnOnce(&mut Events)) -> Self {
+        change(Arc::make_mut(&mut self.options.events));
+        self
     }
+
+    fn listener(&self, incoming: Incoming) -> Listener {
+        let mut server = self.clone();
+        if server.options.on_request.is_none() && !server.options.events.is_empty() {
+            server.options.on_request = Some(in_a_task_of_its_own(accept_everyone));
+        }
+        Listener { server, incoming }
+    }
+}
+
+fn in_a_task_of_its_own<F, H>(handler: F) -> OnRequest
+where
+    F: Fn(Request) -> H + Send + Sync + 'static,
+    H: Future<Output = Result<()>> + Send + 'static,
+{
+    Arc::new(move |request, seat| {
+        // What panics before its first await takes its request along, which is then answered with 500.
+        match catch_unwind(AssertUnwindSafe(|| handler(request))) {
+            Ok(handler) => spawn_handler(handler, seat),
+            Err(_) => tracing::error!("a handler panicked before its first await"),
+        }
+    })
+}
+
+/// Event style without a word on requests: the first subprotocol on offer, since a browser that offers
+/// some fails the connection if none is chosen.
+async fn accept_everyone(request: Request) -> Result<()> {
+    let favourite = request.protocols().first().cloned();
+    let accept = request.accept();
+    match favourite {
+        Some(protocol) => accept.protocol(protocol),
+        None => accept,
+    }
+    .run()
+    .await
 }
 
 impl fmt::Debug for Server {

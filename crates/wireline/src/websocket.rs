@@ -6,13 +6,18 @@ use std::{
     ops::Deref,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures_core::Stream;
 use futures_sink::Sink;
 
-use crate::{Message, RecvError, Result, SendError, Socket, driver::Link, prepared::Outgoing};
+use crate::{
+    Handler, Message, RecvError, Result, SendError, Socket,
+    driver::{Link, Received},
+    events,
+    prepared::Outgoing,
+};
 
 /// A WebSocket connection, client's or server's, whatever lies under it.
 ///
@@ -64,6 +69,19 @@ impl WebSocket {
         RecvMessage { link: self.socket.link() }
     }
 
+    /// Has `handler` called for all that happens until the connection is over. `Ok`: the closing handshake
+    /// completed, whatever its code.
+    ///
+    /// # Errors
+    /// The connection ended without a closing handshake, or the handler failed; the handler was told. Its
+    /// panic goes on here, after the connection was closed with 1011.
+    ///
+    /// # Cancel safety
+    /// Dropped, the connection is closed with 1000 like any that nobody has, and the handler is not told.
+    pub async fn run(self, mut handler: impl Handler) -> Result<()> {
+        events::run(self, &mut handler).await
+    }
+
     /// A handle for other tasks to send through.
     #[must_use]
     pub fn socket(&self) -> Socket {
@@ -105,7 +123,7 @@ impl Stream for WebSocket {
         if self.is_exhausted {
             return Poll::Ready(None);
         }
-        let polled = self.socket.link().poll_recv(cx).map(Result::transpose);
+        let polled = poll_message(self.socket.link(), cx).map(Result::transpose);
         self.is_exhausted = matches!(polled, Poll::Ready(None | Some(Err(_))));
         polled
     }
@@ -147,6 +165,18 @@ impl Future for RecvMessage<'_> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.link.poll_recv(cx)
+        poll_message(self.link, cx)
+    }
+}
+
+/// The next message. Pings are told only to who asks for them, which is never who calls this.
+#[inline]
+fn poll_message(link: &Arc<Link>, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, RecvError>> {
+    loop {
+        match ready!(link.poll_recv(cx))? {
+            Some(Received::Message(message)) => return Poll::Ready(Ok(Some(message))),
+            Some(Received::Ping(_)) => {}
+            None => return Poll::Ready(Ok(None)),
+        }
     }
 }

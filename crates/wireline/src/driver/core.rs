@@ -11,7 +11,10 @@ use slab::Slab;
 use tokio::{io::AsyncWrite as _, sync::oneshot};
 use wireline_proto::{CloseFrame, Compress, Connection, Event, Initiator, MessageKind, Role};
 
-use super::{buffers, inbox::Inbox};
+use super::{
+    buffers,
+    inbox::{Inbox, Received},
+};
 use crate::{
     CloseCause, CloseEvent, Message, RecvError, SendError, Utf8Bytes,
     prepared::{Outgoing, Prepared},
@@ -47,6 +50,8 @@ pub(crate) struct Core {
     pub(super) is_read_exhausted: bool,
     /// The connection's deadline has passed, and the driver has not looked yet.
     pub(super) is_due: bool,
+    /// The application wants to know of the peer's Pings, too.
+    pub(super) tells_pings: bool,
     /// Messages found no room while this end was closing, and were dropped.
     has_dropped: bool,
     /// The `WebSocket` was dropped: nobody takes messages any more.
@@ -92,6 +97,7 @@ impl Core {
             is_reader_waiting: false,
             is_read_exhausted: false,
             is_due: false,
+            tells_pings: false,
             has_dropped: false,
             is_reader_gone: false,
             is_eof: false,
@@ -119,7 +125,7 @@ impl Core {
     // Receiving.
 
     #[inline]
-    pub(super) fn take_message(&mut self) -> Option<Message> {
+    pub(super) fn take_received(&mut self) -> Option<Received> {
         self.inbox.pop()
     }
 
@@ -131,11 +137,11 @@ impl Core {
 
     /// What `recv` gives once every message is taken and the outcome is known.
     #[inline]
-    pub(super) fn end_of_messages(&self) -> Option<Result<Option<Message>, RecvError>> {
+    pub(super) fn end_of_messages(&self) -> Option<Result<Option<Received>, RecvError>> {
         self.outcome.as_deref().map(|outcome| self.end_with(outcome))
     }
 
-    fn end_with(&self, outcome: &CloseEvent) -> Result<Option<Message>, RecvError> {
+    fn end_with(&self, outcome: &CloseEvent) -> Result<Option<Received>, RecvError> {
         if outcome.was_clean && !self.has_dropped {
             return Ok(None);
         }
@@ -287,13 +293,21 @@ impl Core {
                     MessageKind::Text => Message::Text(Utf8Bytes::from_text_payload(message)),
                     MessageKind::Binary => Message::Binary(message.into_payload().into_bytes()),
                 };
-                match want {
-                    Want::One(wanted) if wanted.is_none() => **wanted = Some(message),
-                    _ => self.inbox.push(message),
-                }
+                self.hand_over(Received::Message(message), want);
+            }
+            Event::Ping(payload) if self.tells_pings && !self.is_reader_gone && !self.inbox.is_full() => {
+                self.hand_over(Received::Ping(payload.into_bytes()), want);
             }
             Event::Pong(payload) => self.handle_pong(payload.as_ref()),
             Event::Piece(_) | Event::Ping(_) | Event::Closed(_) => {}
+        }
+    }
+
+    #[inline]
+    fn hand_over(&mut self, received: Received, want: &mut Want<'_>) {
+        match want {
+            Want::One(wanted) if wanted.is_none() => **wanted = Some(received),
+            _ => self.inbox.push(received),
         }
     }
 
@@ -522,7 +536,7 @@ impl Core {
 pub(super) enum Want<'m> {
     /// To the next message, which goes here: the application waits for it, and what it answers goes out
     /// before anything that the frames behind it bring about, such as a Close frame.
-    One(&'m mut Option<Message>),
+    One(&'m mut Option<Received>),
     /// As far as the read-ahead allows.
     All,
 }

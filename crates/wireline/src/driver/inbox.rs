@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::buffers;
 use crate::Message;
 
@@ -12,6 +14,23 @@ const READ_AHEAD_BYTES: usize = 64 << 10;
 /// Messages that are read ahead, since a message without payload costs memory too.
 const READ_AHEAD_MESSAGES: usize = 1024;
 
+/// What a connection receives for its application.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Message(Message),
+    /// Only where [`Core::tells_pings`](super::core::Core::tells_pings). The Pong is on its way.
+    Ping(Bytes),
+}
+
+impl Received {
+    fn len(&self) -> usize {
+        match self {
+            Self::Message(message) => message.len(),
+            Self::Ping(payload) => payload.len(),
+        }
+    }
+}
+
 /// Decoded messages, and received bytes behind them that are not decoded yet. Both are bounded. What
 /// holds them is lent by the thread, so that an empty inbox costs a pointer.
 #[derive(Debug, Default)]
@@ -21,7 +40,7 @@ pub(super) struct Inbox {
 
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    messages: VecDeque<Message>,
+    messages: VecDeque<Received>,
     message_bytes: usize,
     /// Received bytes, of which those from `tail_at` on are not decoded yet.
     tail: Vec<u8>,
@@ -31,19 +50,19 @@ pub(super) struct Backlog {
 impl Backlog {
     /// Bytes that it holds on to while it is empty.
     pub(super) fn capacity(&self) -> usize {
-        self.messages.capacity() * size_of::<Message>() + self.tail.capacity()
+        self.messages.capacity() * size_of::<Received>() + self.tail.capacity()
     }
 }
 
 impl Inbox {
-    pub(super) fn push(&mut self, message: Message) {
+    pub(super) fn push(&mut self, message: Received) {
         let backlog = self.backlog();
         backlog.message_bytes += message.len();
         backlog.messages.push_back(message);
     }
 
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<Message> {
+    pub(super) fn pop(&mut self) -> Option<Received> {
         let backlog = self.backlog.as_mut()?;
         let message = backlog.messages.pop_front()?;
         backlog.message_bytes -= message.len();

@@ -167,11 +167,11 @@ async fn upgrade(
     };
     let on_upgrade = hyper::upgrade::on(&mut request);
     let (answer, answered) = oneshot::channel();
-    let seat = Seat::new();
-    let config = Arc::clone(&options.config);
+    let seat = Seat::new(registration);
+    let (config, events) = (Arc::clone(&options.config), Arc::clone(&options.events));
     let (head, _) = request.into_parts();
-    let channel = Channel { answer, on_upgrade, seat: Arc::clone(&seat), config, remote_addr };
-    on_request(Request::new(head, checked, channel), seat, registration);
+    let channel = Channel { answer, on_upgrade, seat: Arc::clone(&seat), config, events, remote_addr };
+    on_request(Request::new(head, checked, channel), seat);
     answered.await.unwrap_or_else(|_| {
         tracing::warn!(?remote_addr, "a handler neither accepted nor rejected its request");
         status_response(StatusCode::INTERNAL_SERVER_ERROR)
