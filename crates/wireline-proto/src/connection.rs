@@ -80,9 +80,9 @@ impl Connection {
         Self {
             role: negotiated.role(),
             state: State::Open,
+            receiver: Receiver::new(&config),
             config,
             masks,
-            receiver: Receiver::default(),
             queue: SendQueue::default(),
             deferred_pong: None,
             deflate,
@@ -105,9 +105,6 @@ impl Connection {
         while self.state.is_receiving() {
             let deflate = self.deflate.as_deref_mut();
             match self.receiver.advance(input, self.role, &self.config, deflate) {
-                Ok(receive::Progress::Message(message)) if self.config.receive_in_pieces => {
-                    return Some(Event::Piece(message.into()));
-                }
                 Ok(receive::Progress::Message(message)) => return Some(Event::Message(message)),
                 Ok(receive::Progress::Piece(piece)) => return Some(Event::Piece(piece)),
                 Ok(receive::Progress::Control(opcode, payload)) => {

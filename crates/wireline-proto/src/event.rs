@@ -88,14 +88,6 @@ pub struct Piece<'b> {
     pub ends_message: bool,
 }
 
-impl<'b> From<Message<'b>> for Piece<'b> {
-    /// All of a message.
-    fn from(message: Message<'b>) -> Self {
-        let Message { kind, payload } = message;
-        Self { kind, payload, begins_message: true, ends_frame: true, ends_message: true }
-    }
-}
-
 /// Unmasked payload bytes.
 #[derive(Debug, Clone)]
 pub enum Payload<'b> {

@@ -84,6 +84,9 @@ pub enum CloseCause {
     /// Messages that came after this end began to close were dropped, since nobody took them.
     #[error("messages that came while this end was closing were dropped, since nobody took them")]
     Unread,
+    /// The closing handshake completed within a message, whose end did not come.
+    #[error("the connection was closed within a message")]
+    UnfinishedMessage,
     /// This end gave the connection up: `abort()`, or the runtime ended.
     #[error("the connection was aborted at this end")]
     Aborted,

@@ -26,21 +26,25 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Wake, Waker, ready},
     time::{Duration, Instant},
 };
 
 use atomic_waker::AtomicWaker;
+use bytes::Bytes;
 use pin_project_lite::pin_project;
 use tokio::sync::oneshot;
-use wireline_proto::{CloseCode, CloseFrame, Config, Connection, Initiator, Negotiated};
+use wireline_proto::{CloseCode, CloseFrame, Config, Connection, Initiator, MessageKind, Negotiated};
 
 use self::{
     alarms::Alarm,
     core::{Core, Want, now},
     runtime::Runtime,
 };
-pub(crate) use self::{contexts::with_compressor, inbox::Received};
+pub(crate) use self::{
+    contexts::with_compressor,
+    inbox::{Piece, Received},
+};
 use crate::{
     CloseEvent, RecvError, Result, SendError, entropy, prepared::Outgoing, registry::Registration,
     transport::Transport,
@@ -85,7 +89,7 @@ pub(crate) struct Opened {
     pub(crate) config: Arc<Config>,
     pub(crate) transport: Transport,
     /// Bytes that came behind the handshake.
-    pub(crate) first_bytes: bytes::Bytes,
+    pub(crate) first_bytes: Bytes,
     pub(crate) url: Option<Box<str>>,
     pub(crate) remote_addr: Option<SocketAddr>,
 }
@@ -269,10 +273,48 @@ impl Link {
         place: &mut Option<usize>,
     ) -> Poll<Result<(), SendError>> {
         let mut core = self.lock();
-        if core.is_above_high_water() && core.connection.is_open() {
+        ready!(self.poll_may_send(&mut core, cx, place, Core::is_sending_delayed));
+        let Some(message) = message.take() else { return Poll::Ready(Ok(())) };
+        let sent = core.send(message);
+        self.have_flushed(core);
+        Poll::Ready(sent)
+    }
+
+    /// Queues a piece of a message, as [`poll_send`](Self::poll_send) does a whole one. `is_begun`: the
+    /// message under way is this one.
+    pub(crate) fn poll_send_piece(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        piece: (MessageKind, &Bytes, bool),
+        is_begun: bool,
+        place: &mut Option<usize>,
+    ) -> Poll<Result<(), SendError>> {
+        let mut core = self.lock();
+        let is_delayed = if is_begun {
+            |core: &Core| core.connection.is_open() && core.is_above_high_water()
+        } else {
+            Core::is_sending_delayed
+        };
+        ready!(self.poll_may_send(&mut core, cx, place, is_delayed));
+        let (kind, payload, fin) = piece;
+        let sent = core.send_piece(kind, payload.clone(), fin);
+        self.have_flushed(core);
+        Poll::Ready(sent)
+    }
+
+    /// Waits while sending is delayed.
+    #[inline]
+    fn poll_may_send(
+        self: &Arc<Self>,
+        core: &mut Core,
+        cx: &mut Context<'_>,
+        place: &mut Option<usize>,
+        is_delayed: impl Fn(&Core) -> bool,
+    ) -> Poll<()> {
+        if is_delayed(core) {
             let is_driver = self.is_driver(cx);
             self.with_io_context(cx, is_driver, |cx| core.flush(cx));
-            if core.is_above_high_water() && core.connection.is_open() {
+            if is_delayed(core) {
                 core.register_sender(cx.waker(), place);
                 return Poll::Pending;
             }
@@ -280,10 +322,14 @@ impl Link {
         if let Some(place) = place.take() {
             core.unregister_sender(place);
         }
-        let Some(message) = message.take() else { return Poll::Ready(Ok(())) };
-        let sent = core.send(message);
-        self.have_flushed(core);
-        Poll::Ready(sent)
+        Poll::Ready(())
+    }
+
+    /// Fails the connection with 1009: the application has no room for the message that is received in
+    /// pieces.
+    pub(crate) fn refuse_message(&self, received: usize, limit: usize) {
+        self.lock().connection.refuse_message(received, limit, now());
+        self.notify_driver();
     }
 
     /// Queues `message` if the send cap allows.
@@ -375,6 +421,11 @@ impl Link {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().outcome().is_some()
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn outcome(&self) -> Option<CloseEvent> {
+        self.lock().outcome().cloned()
     }
 
     /// Whether the closing handshake has completed.

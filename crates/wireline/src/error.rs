@@ -77,6 +77,13 @@ pub enum SendError {
         /// Bytes queued.
         buffered: usize,
     },
+    /// A message is being sent in pieces, and another can go only behind it. Only the calls that do not
+    /// wait give this; `send` waits.
+    #[error("a message is being sent in pieces, and no other can go between them")]
+    MessageUnderWay,
+    /// A piece of a text that is not UTF-8.
+    #[error("text must be UTF-8; send other bytes as a binary message")]
+    InvalidUtf8,
     /// A Ping or Pong with more than 125 bytes.
     #[error("a Ping or Pong carries at most 125 bytes; this one has {0}")]
     ControlPayloadTooBig(usize),
@@ -86,6 +93,8 @@ impl From<wireline_proto::SendError> for SendError {
     fn from(error: wireline_proto::SendError) -> Self {
         match error {
             wireline_proto::SendError::ControlPayloadTooBig(len) => Self::ControlPayloadTooBig(len),
+            wireline_proto::SendError::MessageUnderWay => Self::MessageUnderWay,
+            wireline_proto::SendError::InvalidUtf8 => Self::InvalidUtf8,
             _ => Self::Closed,
         }
     }

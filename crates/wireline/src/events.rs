@@ -119,10 +119,11 @@ pub(crate) async fn run<H: Handler>(mut ws: WebSocket, handler: &mut H) -> Resul
 async fn dispatch<H: Handler>(ws: &mut WebSocket, socket: &Socket, handler: &mut H) -> Result<()> {
     ws.link().tell_pings();
     handler.open(socket).await?;
-    while let Some(received) = poll_fn(|cx| ws.link().poll_recv(cx)).await? {
+    while let Some(received) = poll_fn(|cx| ws.poll_received(cx)).await? {
         match received {
             Received::Message(message) => handler.message(socket, message).await?,
             Received::Ping(payload) => handler.ping(socket, payload).await?,
+            Received::Piece(_) => {}
         }
     }
     Ok(())

@@ -69,6 +69,8 @@ mod entropy;
 mod error;
 mod events;
 mod message;
+mod message_reader;
+mod message_writer;
 mod origin;
 mod prepared;
 mod registry;
@@ -80,7 +82,7 @@ mod transport;
 mod websocket;
 
 pub use wireline_proto::{
-    CloseCode, CloseFrameError, Compress, Config, Deflate, Initiator, Keepalive, ProtocolError,
+    CloseCode, CloseFrameError, Compress, Config, Deflate, Initiator, Keepalive, MessageKind, ProtocolError,
     deflate::DeflateTotals,
     handshake::{InvalidProtocols, ProtocolNotOffered, ResponseError},
 };
@@ -91,6 +93,8 @@ pub use self::{
     error::{AcceptError, ConnectError, Error, RecvError, Result, SendError, TlsError},
     events::{EventClient, Handler},
     message::{Message, Utf8Bytes},
+    message_reader::{Frame, MessageReader},
+    message_writer::MessageWriter,
     prepared::Prepared,
     request::{Accept, Reject, Request},
     server::{Drained, Listener, Server, ServerHandle},

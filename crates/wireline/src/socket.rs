@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    io,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -10,9 +11,10 @@ use std::{
     time::Duration,
 };
 
-use wireline_proto::{CloseCode, CloseFrame, CloseFrameError, Compress, deflate::DeflateTotals};
+use tokio::io::AsyncRead;
+use wireline_proto::{CloseCode, CloseFrame, CloseFrameError, Compress, MessageKind, deflate::DeflateTotals};
 
-use crate::{CloseEvent, Message, Prepared, SendError, driver::Link, prepared::Outgoing};
+use crate::{CloseEvent, Message, MessageWriter, Prepared, SendError, driver::Link, prepared::Outgoing};
 
 /// A cheap clone of a connection's sending side: any number of tasks send through their own.
 ///
@@ -99,6 +101,30 @@ impl Socket {
     /// As [`try_send`](Self::try_send). A peer that does not read costs the send cap at most.
     pub fn try_send_prepared(&self, message: &Prepared) -> Result<(), SendError> {
         self.link.try_send(Outgoing::Prepared(message.clone(), Compress::default()))
+    }
+
+    /// A writer of one message, of any length, of whose pieces none is kept longer than it takes to send.
+    /// The message begins with the first piece.
+    #[must_use]
+    pub fn message_writer(&self, kind: MessageKind) -> MessageWriter {
+        MessageWriter::new(self.clone(), kind)
+    }
+
+    /// Sends all that `reader` gives as one message, in frames of at most 64 KiB, which take constant memory
+    /// whatever their number: how many bytes it was. It waits for the peer to read, as
+    /// [`send`](Self::send) does.
+    ///
+    /// # Errors
+    /// Those of `reader`, and those of a [`MessageWriter`]. A message that was begun cannot be taken back: the
+    /// connection is then closed with 1011.
+    ///
+    /// # Cancel safety
+    /// Dropped after the first byte was read, it closes the connection with 1011.
+    pub async fn send_reader<R>(&self, kind: MessageKind, reader: R) -> io::Result<u64>
+    where
+        R: AsyncRead + Unpin,
+    {
+        self.message_writer(kind).send_all(reader).await
     }
 
     /// Pings the peer and waits for its Pong: the time there and back.

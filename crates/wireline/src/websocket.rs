@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     ops::Deref,
     pin::Pin,
     sync::Arc,
@@ -16,6 +16,7 @@ use crate::{
     Handler, Message, RecvError, Result, SendError, Socket,
     driver::{Link, Received},
     events,
+    message_reader::{Frame, MessageReader, Reading},
     prepared::Outgoing,
 };
 
@@ -43,6 +44,8 @@ pub struct WebSocket {
     /// As a `Stream`, it has given its last item.
     is_exhausted: bool,
     sink: Option<Box<SinkPlaces>>,
+    /// Where it is in a message that comes in pieces.
+    pub(crate) reading: Option<Box<Reading>>,
 }
 
 /// As a `Sink`, its places among those who wait.
@@ -54,7 +57,7 @@ struct SinkPlaces {
 
 impl WebSocket {
     pub(crate) fn new(link: Arc<Link>) -> Self {
-        Self { socket: Socket::new(link), is_exhausted: false, sink: None }
+        Self { socket: Socket::new(link), is_exhausted: false, sink: None, reading: None }
     }
 
     /// The next message. `Ok(None)`: the closing handshake completed, whatever its code.
@@ -66,7 +69,55 @@ impl WebSocket {
     /// Dropped early, no message is lost or doubled: the next call gives it.
     #[inline]
     pub fn recv(&mut self) -> RecvMessage<'_> {
-        RecvMessage { link: self.socket.link() }
+        RecvMessage { ws: self }
+    }
+
+    /// The next message, to be read as it comes, whatever its length: with
+    /// [`Config::receive_in_pieces`](crate::Config::receive_in_pieces) it takes constant memory (the 64 KiB of
+    /// the read-ahead, and a piece), and [`max_message_size`](crate::Config::max_message_size) does not bound
+    /// it. Without that, messages are put together before they are given here. `Ok(None)` as in
+    /// [`recv`](Self::recv).
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use wireline::Config;
+    ///
+    /// let config = Config::client().receive_in_pieces(true);
+    /// let mut ws = wireline::connect("wss://example.com/backup").config(config).await?;
+    /// if let Some(mut reader) = ws.recv_reader().await? {
+    ///     tokio::io::copy(&mut reader, &mut tokio::io::stdout()).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// As [`recv`](Self::recv).
+    pub async fn recv_reader(&mut self) -> Result<Option<MessageReader<'_>>, RecvError> {
+        let kind = poll_fn(|cx| self.poll_begin(cx)).await?;
+        Ok(kind.map(|kind| MessageReader::new(self, kind)))
+    }
+
+    /// The next data frame, as the peer sent it, with
+    /// [`Config::receive_in_pieces`](crate::Config::receive_in_pieces); without that a message that was put
+    /// together. Frames mean nothing by themselves (RFC 6455 section 5.4): whatever lies between may cut them
+    /// otherwise. `Ok(None)` as in [`recv`](Self::recv).
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv). A frame of more than
+    /// [`max_message_size`](crate::Config::max_message_size) fails the connection with 1009.
+    ///
+    /// # Cancel safety
+    /// As [`recv`](Self::recv).
+    pub async fn recv_frame(&mut self) -> Result<Option<Frame>, RecvError> {
+        poll_fn(|cx| self.poll_frame(cx)).await
+    }
+
+    pub(crate) fn link_and_reading(&mut self) -> (&Arc<Link>, &mut Reading) {
+        (self.socket.link(), self.reading.get_or_insert_default())
     }
 
     /// Has `handler` called for all that happens until the connection is over. `Ok`: the closing handshake
@@ -123,7 +174,7 @@ impl Stream for WebSocket {
         if self.is_exhausted {
             return Poll::Ready(None);
         }
-        let polled = poll_message(self.socket.link(), cx).map(Result::transpose);
+        let polled = self.poll_message(cx).map(Result::transpose);
         self.is_exhausted = matches!(polled, Poll::Ready(None | Some(Err(_))));
         polled
     }
@@ -157,26 +208,28 @@ impl Sink<Message> for WebSocket {
 #[derive(Debug)]
 #[must_use = "nothing is received until it is awaited"]
 pub struct RecvMessage<'w> {
-    link: &'w Arc<Link>,
+    ws: &'w mut WebSocket,
 }
 
 impl Future for RecvMessage<'_> {
     type Output = Result<Option<Message>, RecvError>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        poll_message(self.link, cx)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.ws.poll_message(cx)
     }
 }
 
-/// The next message. Pings are told only to who asks for them, which is never who calls this.
-#[inline]
-fn poll_message(link: &Arc<Link>, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, RecvError>> {
-    loop {
-        match ready!(link.poll_recv(cx))? {
-            Some(Received::Message(message)) => return Poll::Ready(Ok(Some(message))),
-            Some(Received::Ping(_)) => {}
-            None => return Poll::Ready(Ok(None)),
+impl WebSocket {
+    #[inline]
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, RecvError>> {
+        loop {
+            match ready!(self.poll_received(cx))? {
+                Some(Received::Message(message)) => return Poll::Ready(Ok(Some(message))),
+                // Told only to who asks for them, which is never who calls this; and no piece comes from there.
+                Some(Received::Ping(_) | Received::Piece(_)) => {}
+                None => return Poll::Ready(Ok(None)),
+            }
         }
     }
 }

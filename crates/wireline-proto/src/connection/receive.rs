@@ -38,7 +38,8 @@ pub(super) enum Progress<'b> {
     Starved,
 }
 
-/// The receiving side. Between messages, and while every message comes whole, it owns nothing.
+/// The receiving side. Between messages, and while every message comes whole, it owns nothing; where
+/// messages are given in pieces it always has a `Partial`.
 #[derive(Debug, Default)]
 pub(super) struct Receiver {
     partial: Option<Box<Partial>>,
@@ -65,6 +66,10 @@ struct Frame {
 }
 
 impl Receiver {
+    pub(super) fn new(config: &Config) -> Self {
+        Self { partial: config.receive_in_pieces.then(Box::default) }
+    }
+
     /// Takes bytes from the front of `input` up to the end of the next message or control frame. `deflate`
     /// is there if it was agreed on.
     #[inline]
@@ -99,7 +104,7 @@ impl Receiver {
         }
         let partial = self.partial.get_or_insert_default();
         let progress = partial.advance(input, role, config, deflate)?;
-        if partial.is_between_messages() {
+        if partial.is_between_messages() && !config.receive_in_pieces {
             self.partial = None;
         }
         Ok(progress)
@@ -167,7 +172,8 @@ impl Partial {
                 None => {
                     let Some(header) = self.header.take(input)? else { return Ok(Progress::Starved) };
                     self.assembly.check(&header, role, config, deflate.is_some())?;
-                    if let Some(payload) = whole_payload(&header, 0, input) {
+                    let is_given_whole = !config.receive_in_pieces || header.opcode.is_control();
+                    if is_given_whole && let Some(payload) = whole_payload(&header, 0, input) {
                         return whole(header.opcode, payload);
                     }
                     self.begin(&header);

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use slab::Slab;
 use tokio::{io::AsyncWrite as _, sync::oneshot};
 use wireline_proto::{CloseFrame, Compress, Connection, Event, Initiator, MessageKind, Role};
@@ -286,8 +287,10 @@ impl Core {
     #[inline]
     fn handle_event(&mut self, event: Event<'_>, want: &mut Want<'_>) {
         match event {
-            Event::Message(_) if self.is_reader_gone => {}
-            Event::Message(_) if self.inbox.is_full() && !self.is_paused() => self.has_dropped = true,
+            Event::Message(_) | Event::Piece(_) if self.is_reader_gone => {}
+            Event::Message(_) | Event::Piece(_) if self.inbox.is_full() && !self.is_paused() => {
+                self.has_dropped = true;
+            }
             Event::Message(message) => {
                 let message = match message.kind() {
                     MessageKind::Text => Message::Text(Utf8Bytes::from_text_payload(message)),
@@ -298,8 +301,9 @@ impl Core {
             Event::Ping(payload) if self.tells_pings && !self.is_reader_gone && !self.inbox.is_full() => {
                 self.hand_over(Received::Ping(payload.into_bytes()), want);
             }
+            Event::Piece(piece) => self.hand_over(Received::Piece(piece.into()), want),
             Event::Pong(payload) => self.handle_pong(payload.as_ref()),
-            Event::Piece(_) | Event::Ping(_) | Event::Closed(_) => {}
+            Event::Ping(_) | Event::Closed(_) => {}
         }
     }
 
@@ -349,6 +353,17 @@ impl Core {
             self.connection.send_prepared(plain)?;
         }
         Ok(())
+    }
+
+    /// Queues a piece of a message.
+    pub(super) fn send_piece(
+        &mut self,
+        kind: MessageKind,
+        payload: Bytes,
+        fin: bool,
+    ) -> Result<(), SendError> {
+        self.connection.lend_buffer(buffers::take_bytes);
+        Ok(self.connection.send_piece(kind, payload, fin)?)
     }
 
     /// Queues a Ping whose Pong is told to `answer`.
@@ -418,6 +433,13 @@ impl Core {
     #[inline]
     pub(super) fn is_above_high_water(&self) -> bool {
         self.connection.pending_transmit() > self.connection.config().send_high_water
+    }
+
+    /// Whether who sends a message should wait: for the peer to read, or for the end of a message that
+    /// somebody sends in pieces.
+    #[inline]
+    pub(super) fn is_sending_delayed(&self) -> bool {
+        self.connection.is_open() && (self.is_above_high_water() || self.connection.is_message_under_way())
     }
 
     // The end.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use wireline_proto::MessageKind;
 
 use super::buffers;
 use crate::Message;
@@ -20,6 +21,25 @@ pub(crate) enum Received {
     Message(Message),
     /// Only where [`Core::tells_pings`](super::core::Core::tells_pings). The Pong is on its way.
     Ping(Bytes),
+    /// Only where [`Config::receive_in_pieces`](crate::Config::receive_in_pieces).
+    Piece(Piece),
+}
+
+/// A part of a message, as [`wireline_proto::Piece`] has it.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) kind: MessageKind,
+    pub(crate) payload: Bytes,
+    pub(crate) begins_message: bool,
+    pub(crate) ends_frame: bool,
+    pub(crate) ends_message: bool,
+}
+
+impl From<wireline_proto::Piece<'_>> for Piece {
+    fn from(piece: wireline_proto::Piece<'_>) -> Self {
+        let wireline_proto::Piece { kind, payload, begins_message, ends_frame, ends_message } = piece;
+        Self { kind, payload: payload.into_bytes(), begins_message, ends_frame, ends_message }
+    }
 }
 
 impl Received {
@@ -27,6 +47,7 @@ impl Received {
         match self {
             Self::Message(message) => message.len(),
             Self::Ping(payload) => payload.len(),
+            Self::Piece(piece) => piece.payload.len(),
         }
     }
 }
