@@ -737,6 +737,32 @@ fn totals_tell_what_compression_made_of_it() {
     assert_eq!(pair.client.connection.deflate_totals(), Some(sent), "they outlive the connection");
 }
 
+#[test]
+fn the_work_of_compression_is_told_once() {
+    let now = Clock::new().now();
+    let mut plain = Endpoint::new(Role::Client, config(), now);
+    plain.receive(&Frame::binary(pattern(5000)).bytes(), now);
+    assert_eq!(plain.connection.take_deflate_work(), 0);
+    let mut client = Endpoint::negotiated(agreed(Role::Client, DeflateParameters::default()), config(), now);
+    let zeros = Stream::new(15, 9).compress(&vec![0; 1 << 20]);
+    for (payload, least) in [
+        (&zeros[..], 1 << 20),
+        (&HELLO, 1 << 10),
+        // A context is primed anew after each final block.
+        (&b"\x03\x00".repeat(64), 64 << 10),
+        // Blocks that stand for nothing.
+        (&[&b"\x00\x00\x00\xff\xff".repeat(1000)[..], &[0]].concat(), 8 * 5000),
+    ] {
+        client.receive(&Frame::binary(payload).rsv(0b100).bytes(), now);
+        let work = client.connection.take_deflate_work();
+        assert!((least..2 * least).contains(&work), "{work} for at least {least}");
+    }
+    client.connection.send_slice(MessageKind::Binary, &noise(10_000)).unwrap();
+    let work = client.connection.take_deflate_work();
+    assert!(work > 100_000, "{work} for a message that does not shrink");
+    assert_eq!(client.connection.take_deflate_work(), 0);
+}
+
 // Anything, cut anywhere.
 
 fn parameters() -> impl Strategy<Value = DeflateParameters> {
