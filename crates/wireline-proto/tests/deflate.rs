@@ -485,6 +485,41 @@ fn what_does_not_shrink_is_sent_raw_and_leaves_no_trace() {
 }
 
 #[test]
+fn what_waits_to_go_out_is_counted_to_the_byte_and_held_once() {
+    let (noise, text) = (noise(1 << 20), "the quick brown fox ".repeat(5000).into_bytes());
+    for role in ROLES {
+        for fragment_size in [None, Some(10_000)] {
+            let config = config().fragment_size(fragment_size);
+            let negotiated = agreed(role, DeflateParameters::default());
+            let mut endpoint = Endpoint::negotiated(negotiated, config, Clock::new().now());
+            let (mut waiting, mut transmitted) = (0, Vec::new());
+            for (number, message) in
+                [&noise[..], &text, &noise[..3000], &noise, &text[..50], &noise[..7]].iter().enumerate()
+            {
+                let payload = Bytes::copy_from_slice(message);
+                let ((), cost) = allocations::of(|| {
+                    endpoint.connection.send(MessageKind::Binary, payload).unwrap();
+                });
+                let added = endpoint.connection.pending_transmit() - waiting;
+                // Headers, the buffer for small frames, and where large ones wait by reference; a client masks
+                // what it shares with nobody in its place.
+                let overhead = (128 << 10) + isize::try_from(message.len() / 100).unwrap();
+                assert!(cost.kept_bytes < overhead, "{role:?} {fragment_size:?} {number}: {cost:?}");
+                // A part of it goes out, and the rest waits for the next.
+                transmitted.extend(endpoint.transmit_at_most(added / 2 + 1));
+                waiting = endpoint.connection.pending_transmit();
+            }
+            let rest = endpoint.transmit();
+            assert_eq!(rest.len(), waiting, "{role:?} {fragment_size:?}");
+            assert_eq!(endpoint.connection.pending_transmit(), 0);
+            transmitted.extend(rest);
+            let frames = Frame::read_all(&transmitted);
+            assert_eq!(frames.iter().filter(|frame| frame.fin).count(), 6, "{role:?} {fragment_size:?}");
+        }
+    }
+}
+
+#[test]
 fn a_compressed_message_is_cut_into_fragments_like_any_other() {
     for role in ROLES {
         let negotiated = agreed(role, DeflateParameters::default());
