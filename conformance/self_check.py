@@ -3,12 +3,14 @@
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from autobahn import SECTIONS, judge
+from autobahn import SECTIONS, Run, judge
 from harness import Checks
 
 HERE = Path(__file__).resolve().parent
@@ -23,12 +25,21 @@ def report(count, **changes):
     return {"testee": cases}
 
 
-def verdict(index):
-    """How many failures the judge sees in a report that should have section 7's cases."""
+def verdict(index, run=Run(7, SECTIONS[7]), details=None):
+    """How many failures the judge sees in a report, which should have section 7's cases."""
     checks = Checks()
     with contextlib.redirect_stdout(io.StringIO()):
-        judge(checks, 7, SECTIONS[7], index, None)
+        judge(checks, run, index, details)
     return checks.failed
+
+
+def compressed_verdict(agreed, **result):
+    """The same of a report whose one case is 3.4, with compression."""
+    with tempfile.TemporaryDirectory() as details:
+        head = "HTTP/1.1 101 Switching Protocols\r\n" + ("Sec-WebSocket-Extensions: permessage-deflate" if agreed else "")
+        (Path(details) / "case.json").write_text(json.dumps({"httpResponse": head, "result": "as a test wants it"}))
+        index = {"testee": {"3.4": {"behavior": "OK", "reportfile": "case.json"} | result}}
+        return verdict(index, Run(3, 1, is_compressed=True), Path(details))
 
 
 def check_judge(checks):
@@ -50,6 +61,15 @@ def check_judge(checks):
     rows.append(("an informational case that failed", report(whole, case7_1_6={"behavior": "FAILED"}), True))
     for name, index, red in rows:
         checks.check(f"judge: {name} is {'red' if red else 'green'}", (verdict(index) > 0) == red)
+    wrong_code = {"behaviorClose": "WRONG CODE"}
+    for name, agreed, result, red in (
+        ("RSV1 that is no DEFLATE, closed with 1007", True, wrong_code | {"remoteCloseCode": 1007}, False),
+        ("the same without an agreement", False, wrong_code | {"remoteCloseCode": 1007}, True),
+        ("the same closed with 1000", True, wrong_code | {"remoteCloseCode": 1000}, True),
+        ("the same echoed", True, wrong_code | {"remoteCloseCode": 1007, "behavior": "FAILED"}, True),
+    ):
+        verdict_is_red = compressed_verdict(agreed, **result) > 0
+        checks.check(f"judge: {name} is {'red' if red else 'green'}", verdict_is_red == red)
 
 
 def failures(script, *arguments, **environment):
@@ -72,13 +92,14 @@ def check_stand_ins(checks):
     nothing = {"WIRELINE": "/bin/false", "AUTOBAHN_CLIENT": "/bin/false"}
     late = {f"6.4.{n}" for n in range(1, 5)}
     for role in ("server", "client"):
-        status, failed = failures("autobahn.py", role, "--section=6", **peers)
+        status, failed = failures("autobahn.py", role, "--plain", "--section=6", **peers)
         cases = {line.split()[1] for line in failed if line.startswith("case ")}
         checks.check(f"{role}: NON-STRICT is red", status == 1 and cases == late, ", ".join(sorted(cases)))
-        status, failed = failures("autobahn.py", role, "--section=6", STAND_IN_FAULT="no-utf8-check", **peers)
+        fault = {"STAND_IN_FAULT": "no-utf8-check"}
+        status, failed = failures("autobahn.py", role, "--plain", "--section=6", **fault, **peers)
         cases = {line.split()[1] for line in failed if line.startswith("case ")}
         checks.check(f"{role}: no UTF-8 check is red", status == 1 and len(cases) > 50, f"{len(cases)} cases failed")
-        status, failed = failures("autobahn.py", role, "--section=6", **nothing)
+        status, failed = failures("autobahn.py", role, "--plain", "--section=6", **nothing)
         checks.check(f"{role}: a program that does nothing is red", status == 1 and failed)
 
 

@@ -485,6 +485,41 @@ fn what_does_not_shrink_is_sent_raw_and_leaves_no_trace() {
 }
 
 #[test]
+fn what_waits_to_go_out_is_counted_to_the_byte_and_held_once() {
+    let (noise, text) = (noise(1 << 20), "the quick brown fox ".repeat(5000).into_bytes());
+    for role in ROLES {
+        for fragment_size in [None, Some(10_000)] {
+            let config = config().fragment_size(fragment_size);
+            let negotiated = agreed(role, DeflateParameters::default());
+            let mut endpoint = Endpoint::negotiated(negotiated, config, Clock::new().now());
+            let (mut waiting, mut transmitted) = (0, Vec::new());
+            for (number, message) in
+                [&noise[..], &text, &noise[..3000], &noise, &text[..50], &noise[..7]].iter().enumerate()
+            {
+                let payload = Bytes::copy_from_slice(message);
+                let ((), cost) = allocations::of(|| {
+                    endpoint.connection.send(MessageKind::Binary, payload).unwrap();
+                });
+                let added = endpoint.connection.pending_transmit() - waiting;
+                // Headers, the buffer for small frames, and where large ones wait by reference; a client masks
+                // what it shares with nobody in its place.
+                let overhead = (128 << 10) + isize::try_from(message.len() / 100).unwrap();
+                assert!(cost.kept_bytes < overhead, "{role:?} {fragment_size:?} {number}: {cost:?}");
+                // A part of it goes out, and the rest waits for the next.
+                transmitted.extend(endpoint.transmit_at_most(added / 2 + 1));
+                waiting = endpoint.connection.pending_transmit();
+            }
+            let rest = endpoint.transmit();
+            assert_eq!(rest.len(), waiting, "{role:?} {fragment_size:?}");
+            assert_eq!(endpoint.connection.pending_transmit(), 0);
+            transmitted.extend(rest);
+            let frames = Frame::read_all(&transmitted);
+            assert_eq!(frames.iter().filter(|frame| frame.fin).count(), 6, "{role:?} {fragment_size:?}");
+        }
+    }
+}
+
+#[test]
 fn a_compressed_message_is_cut_into_fragments_like_any_other() {
     for role in ROLES {
         let negotiated = agreed(role, DeflateParameters::default());
@@ -735,6 +770,32 @@ fn totals_tell_what_compression_made_of_it() {
     assert!(sent.sent_compressed < 100, "{sent:?}");
     pair.client.connection.abort();
     assert_eq!(pair.client.connection.deflate_totals(), Some(sent), "they outlive the connection");
+}
+
+#[test]
+fn the_work_of_compression_is_told_once() {
+    let now = Clock::new().now();
+    let mut plain = Endpoint::new(Role::Client, config(), now);
+    plain.receive(&Frame::binary(pattern(5000)).bytes(), now);
+    assert_eq!(plain.connection.take_deflate_work(), 0);
+    let mut client = Endpoint::negotiated(agreed(Role::Client, DeflateParameters::default()), config(), now);
+    let zeros = Stream::new(15, 9).compress(&vec![0; 1 << 20]);
+    for (payload, least) in [
+        (&zeros[..], 1 << 20),
+        (&HELLO, 1 << 10),
+        // A context is primed anew after each final block.
+        (&b"\x03\x00".repeat(64), 64 << 10),
+        // Blocks that stand for nothing.
+        (&[&b"\x00\x00\x00\xff\xff".repeat(1000)[..], &[0]].concat(), 8 * 5000),
+    ] {
+        client.receive(&Frame::binary(payload).rsv(0b100).bytes(), now);
+        let work = client.connection.take_deflate_work();
+        assert!((least..2 * least).contains(&work), "{work} for at least {least}");
+    }
+    client.connection.send_slice(MessageKind::Binary, &noise(10_000)).unwrap();
+    let work = client.connection.take_deflate_work();
+    assert!(work > 100_000, "{work} for a message that does not shrink");
+    assert_eq!(client.connection.take_deflate_work(), 0);
 }
 
 // Anything, cut anywhere.

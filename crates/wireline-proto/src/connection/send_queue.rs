@@ -64,11 +64,15 @@ impl SendQueue {
     pub(crate) fn push_with(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         let (before, capacity) = (self.buffer.len(), self.buffer.capacity());
         let is_done = encode(&mut self.buffer);
-        self.len += self.buffer.len() - before;
-        if !is_done && self.buffer.capacity() > capacity.max(COMPACT_ABOVE) {
+        if is_done {
+            self.len += self.buffer.len() - before;
+            return true;
+        }
+        self.buffer.truncate(before);
+        if self.buffer.capacity() > capacity.max(COMPACT_ABOVE) {
             self.buffer.shrink_to(capacity);
         }
-        is_done
+        false
     }
 
     /// Appends a copy of `header`, then `payload` by reference.
@@ -209,7 +213,13 @@ mod tests {
     enum Step {
         Small(Vec<u8>),
         Bulk(Vec<u8>),
-        Transmit { slices: usize, portion: prop::sample::Index },
+        /// What is tried, and given up.
+        GivenUp(Vec<u8>),
+        With(Vec<u8>),
+        Transmit {
+            slices: usize,
+            portion: prop::sample::Index,
+        },
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -217,6 +227,8 @@ mod tests {
         prop_oneof![
             bytes().prop_map(Step::Small),
             bytes().prop_map(Step::Bulk),
+            bytes().prop_map(Step::GivenUp),
+            bytes().prop_map(Step::With),
             (1usize..5, any::<prop::sample::Index>())
                 .prop_map(|(slices, portion)| Step::Transmit { slices, portion }),
         ]
@@ -251,6 +263,21 @@ mod tests {
                         expected.extend(&bytes);
                         queue.push_bulk(&header(b"h"), bytes.into());
                     }
+                    Step::GivenUp(bytes) => {
+                        let is_done = queue.push_with(|buffer| {
+                            buffer.extend(bytes);
+                            false
+                        });
+                        prop_assert!(!is_done);
+                    }
+                    Step::With(bytes) => {
+                        expected.extend(&bytes);
+                        let is_done = queue.push_with(|buffer| {
+                            buffer.extend(bytes);
+                            true
+                        });
+                        prop_assert!(is_done);
+                    }
                     Step::Transmit { slices, portion } => {
                         transmitted.extend(transmit(&mut queue, slices, Some(portion)));
                     }
@@ -263,6 +290,19 @@ mod tests {
             prop_assert_eq!(transmitted, expected);
             prop_assert!(queue.reclaim_buffer().is_none_or(|buffer| buffer.is_empty()));
         }
+    }
+
+    #[test]
+    fn what_is_given_up_leaves_no_room_behind() {
+        let mut queue = SendQueue::default();
+        queue.push(&header(b"h"), b"before");
+        let is_done = queue.push_with(|buffer| {
+            buffer.resize(1 << 20, 1);
+            false
+        });
+        assert!(!is_done);
+        assert_eq!(queue.len(), 7);
+        assert!(queue.buffer.capacity() <= COMPACT_ABOVE, "{}", queue.buffer.capacity());
     }
 
     #[test]

@@ -61,6 +61,11 @@ impl Inflater {
         Ok(())
     }
 
+    /// How many blocks with BFINAL set the message has had so far.
+    pub(super) fn final_blocks(&self) -> u32 {
+        self.final_blocks
+    }
+
     /// Takes compressed bytes from the front of `input` and appends some of what they stand for to
     /// `output`; whether there is more to come before the next input.
     ///

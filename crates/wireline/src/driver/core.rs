@@ -1,8 +1,9 @@
 //! What a connection's driver and its handles share: the protocol, the transport, and who waits.
 
 use std::{
+    future::Future as _,
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -22,8 +23,12 @@ use crate::{
     transport::Transport,
 };
 
-/// Reads in a row after which the task gives way to others.
-const TURNS: u8 = 32;
+/// Work after which the task gives way to others, in bytes that are inflated in the same time: some two
+/// nanoseconds each, so that it is a few milliseconds at most.
+const TURN: usize = 2 << 20;
+
+/// What a read counts, with the decoding of what it brought.
+const READ_WORK: usize = 64 << 10;
 
 /// Slices of one vectored write. A burst of small frames is one slice; large payloads are one more each.
 const WRITE_SLICES: usize = 16;
@@ -66,8 +71,8 @@ pub(crate) struct Core {
     is_shut_down: bool,
     /// It waits in the outbox for what is queued to be written.
     pub(super) is_in_outbox: bool,
-    /// Reads until the task gives way.
-    turns: u8,
+    /// Work until the task gives way.
+    turn_left: usize,
 }
 
 /// Tasks that wait for something else than a message.
@@ -106,7 +111,7 @@ impl Core {
             needs_flush: false,
             is_shut_down: false,
             is_in_outbox: false,
-            turns: TURNS,
+            turn_left: TURN,
         }
     }
 
@@ -208,19 +213,21 @@ impl Core {
         if std::mem::take(&mut self.is_reading_paused) {
             self.connection.pause_receiving(false, now());
         }
-        if self.inbox.has_tail() {
+        let has_tail = self.inbox.has_tail();
+        if !has_tail && (self.is_eof || self.transport.is_none()) {
+            return Poll::Pending;
+        }
+        if self.turn_left == 0 {
+            self.turn_left = TURN;
+            // Not just woken: tokio looks at its sockets first, which it does after sixty tasks otherwise.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+            return Poll::Pending;
+        }
+        if has_tail {
             let (mut tail, at) = self.inbox.take_tail();
             let left = self.decode(&mut tail[at..], self.connection.last_received(), want);
             self.inbox.put_tail_back(tail, left);
             return Poll::Ready(());
-        }
-        if self.is_eof || self.transport.is_none() {
-            return Poll::Pending;
-        }
-        if self.turns == 0 {
-            self.turns = TURNS;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
         }
         let read = if self.connection.bulk_buffer().is_some() {
             self.poll_read_bulk(cx, want)
@@ -229,10 +236,10 @@ impl Core {
         };
         match read {
             Poll::Pending => {
-                self.turns = TURNS;
+                self.turn_left = TURN;
                 return Poll::Pending;
             }
-            Poll::Ready(Ok(1..)) => self.turns -= 1,
+            Poll::Ready(Ok(1..)) => self.count_work(READ_WORK),
             Poll::Ready(Ok(0)) => self.handle_eof(),
             Poll::Ready(Err(error)) => self.handle_transport_error(error),
         }
@@ -263,6 +270,11 @@ impl Core {
         Poll::Ready(Ok(count))
     }
 
+    #[inline]
+    fn count_work(&mut self, work: usize) {
+        self.turn_left = self.turn_left.saturating_sub(work);
+    }
+
     fn handle_eof(&mut self) {
         self.is_eof = true;
         self.connection.receive_eof();
@@ -273,11 +285,13 @@ impl Core {
     fn decode(&mut self, mut input: &mut [u8], now: Instant, want: &mut Want<'_>) -> usize {
         while let Some(event) = self.connection.receive(&mut input, now) {
             self.handle_event(event, want);
+            let work = self.connection.take_deflate_work();
+            self.count_work(work);
             let enough = match want {
                 Want::One(wanted) => wanted.is_some(),
                 Want::All => self.is_paused(),
             };
-            if enough {
+            if enough || self.turn_left == 0 {
                 break;
             }
         }
