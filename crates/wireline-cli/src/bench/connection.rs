@@ -20,7 +20,7 @@ use super::{
     fault::Fault,
     handshake::Handshake,
     incoming::{Incoming, Receiver},
-    masks::{self, Masks},
+    masks::Masks,
     outgoing::Outgoing,
     payload::Payload,
     target::Target,
@@ -57,6 +57,7 @@ impl Buffers {
 pub(super) struct Connection {
     pub(super) wire: Wire,
     pub(super) stage: Stage,
+    handshake: Handshake,
     pub(super) outgoing: Outgoing,
     pub(super) control: Control,
     /// How many messages have arrived.
@@ -68,7 +69,7 @@ pub(super) struct Connection {
 pub(super) struct Wire {
     stream: TcpStream,
     incoming: Incoming,
-    /// Frames that came in one read with the response of the opening handshake.
+    /// What has come of the response of the opening handshake, then the frames that came along with it.
     early: Vec<u8>,
 }
 
@@ -76,9 +77,9 @@ pub(super) struct Wire {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The TCP connection.
-    Connecting(Handshake),
+    Connecting,
     /// The server's answer to the opening handshake.
-    AwaitingResponse(Handshake),
+    AwaitingResponse,
     /// Messages.
     Open,
     /// The server's answer to a Close frame.
@@ -99,21 +100,22 @@ pub(super) struct Control {
 impl Connection {
     /// Begins to connect.
     pub(super) fn start(
+        target: &Target,
         address: SocketAddr,
         compresses: bool,
         registry: &Registry,
         token: Token,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, Fault> {
         let mut stream = TcpStream::connect(address)?;
         if address.ip().is_loopback() {
             // Nothing to save: the system's default does as well, at more of this core's time.
             let _ = SockRef::from(&stream).set_tcp_congestion(UNPACED);
         }
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        let nonce = u128::from(masks::random()) << 64 | u128::from(masks::random());
         Ok(Self {
             wire: Wire { stream, incoming: Incoming::default(), early: Vec::new() },
-            stage: Stage::Connecting(Handshake::new(nonce, compresses)),
+            stage: Stage::Connecting,
+            handshake: Handshake::new(target, compresses)?,
             outgoing: Outgoing::new(Masks::random()),
             control: Control::default(),
             received: 0,
@@ -121,20 +123,20 @@ impl Connection {
     }
 
     /// Goes on with the opening handshake as far as it can; true once it is through.
-    pub(super) fn shake_hands(&mut self, target: &Target, buffers: &mut Buffers) -> Result<bool, Fault> {
-        if let Stage::Connecting(handshake) = &mut self.stage {
+    pub(super) fn shake_hands(&mut self, buffers: &mut Buffers) -> Result<bool, Fault> {
+        if matches!(self.stage, Stage::Connecting) {
             if !self.wire.is_connected()? {
                 return Ok(false);
             }
             // A fresh socket takes a request of a few hundred bytes whole.
-            self.wire.stream.write_all(&handshake.request(target))?;
-            self.stage = Stage::AwaitingResponse(std::mem::take(handshake));
+            self.wire.stream.write_all(self.handshake.request())?;
+            self.stage = Stage::AwaitingResponse;
         }
-        if let Stage::AwaitingResponse(handshake) = &mut self.stage {
-            if !self.wire.read_response(buffers, handshake)? {
+        if matches!(self.stage, Stage::AwaitingResponse) {
+            if !self.wire.read_response(buffers, &self.handshake)? {
                 return Ok(false);
             }
-            if handshake.offers_compression() {
+            if self.handshake.offers_compression() {
                 self.wire.incoming.allow_compression();
             }
             self.stage = Stage::Open;
@@ -199,15 +201,15 @@ impl Wire {
     }
 
     /// Reads the response of the opening handshake; true once it is whole.
-    fn read_response(&mut self, buffers: &mut Buffers, handshake: &mut Handshake) -> Result<bool, Fault> {
-        let bytes = match self.stream.read(&mut buffers.read) {
+    fn read_response(&mut self, buffers: &mut Buffers, handshake: &Handshake) -> Result<bool, Fault> {
+        match self.stream.read(&mut buffers.read) {
             Ok(0) => return Err(Fault::Eof),
-            Ok(len) => &buffers.read[..len],
+            Ok(len) => self.early.extend_from_slice(&buffers.read[..len]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error.into()),
-        };
-        let Some(head_len) = handshake.receive(bytes)? else { return Ok(false) };
-        self.early.extend_from_slice(&bytes[head_len..]);
+        }
+        let Some(head_len) = handshake.check(&self.early)? else { return Ok(false) };
+        self.early.drain(..head_len);
         Ok(true)
     }
 

@@ -7,7 +7,9 @@ use wireline_proto::frame::FrameError;
 /// Why a connection no longer takes part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The opening handshake failed; what came instead of the right answer.
+    /// No opening handshake can ask for the URL, and why.
+    Request(String),
+    /// The opening handshake failed; what is wrong with the answer.
     Refused(String),
     /// A message differs from what it must be.
     WrongContent,
@@ -28,7 +30,8 @@ pub(super) enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(what) => write!(f, "the opening handshake was answered by {what}"),
+            Self::Request(why) => write!(f, "the URL cannot be asked for: {why}"),
+            Self::Refused(what) => write!(f, "the opening handshake failed: {what}"),
             Self::WrongContent => write!(f, "a message differs from what was sent"),
             Self::UnexpectedMessage => write!(f, "a message arrived that nothing asked for"),
             Self::Header(error) => error.fmt(f),
