@@ -1,10 +1,9 @@
 //! One connection under load: a nonblocking socket, what it awaits, and its two directions.
 //!
-//! This is the only file that reads from and writes to sockets; a TLS session would go between here and
-//! there.
+//! This is the only file that reads from and writes to sockets.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, IoSlice, Read as _, Write as _},
     net::SocketAddr,
 };
 
@@ -24,6 +23,7 @@ use super::{
     outgoing::Outgoing,
     payload::Payload,
     target::Target,
+    tls::Session,
 };
 
 /// Reads take this much at once: small enough to stay in the second-level cache.
@@ -68,6 +68,8 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: TcpStream,
+    /// What lies between the two if the URL says `wss`.
+    tls: Option<Box<Session>>,
     incoming: Incoming,
     /// What has come of the response of the opening handshake, then the frames that came along with it.
     early: Vec<u8>,
@@ -106,6 +108,7 @@ impl Connection {
         registry: &Registry,
         token: Token,
     ) -> Result<Self, Fault> {
+        let tls = target.trust().map(Session::new).transpose()?.map(Box::new);
         let mut stream = TcpStream::connect(address)?;
         if address.ip().is_loopback() {
             // Nothing to save: the system's default does as well, at more of this core's time.
@@ -113,7 +116,7 @@ impl Connection {
         }
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self {
-            wire: Wire { stream, incoming: Incoming::default(), early: Vec::new() },
+            wire: Wire { stream, tls, incoming: Incoming::default(), early: Vec::new() },
             stage: Stage::Connecting,
             handshake: Handshake::new(target, compresses)?,
             outgoing: Outgoing::new(Masks::random()),
@@ -129,11 +132,13 @@ impl Connection {
                 return Ok(false);
             }
             // A fresh socket takes a request of a few hundred bytes whole.
-            self.wire.stream.write_all(self.handshake.request())?;
+            self.wire.write_all(self.handshake.request())?;
             self.stage = Stage::AwaitingResponse;
         }
         if matches!(self.stage, Stage::AwaitingResponse) {
-            if !self.wire.read_response(buffers, &self.handshake)? {
+            let is_through = self.wire.read_response(buffers, &self.handshake)?;
+            self.wire.flush()?;
+            if !is_through {
                 return Ok(false);
             }
             if self.handshake.offers_compression() {
@@ -147,9 +152,12 @@ impl Connection {
     /// Sends what there is to send, as far as the socket takes it.
     #[inline]
     pub(super) fn flush(&mut self, payload: &Payload, buffers: &mut Buffers) -> Result<(), Fault> {
+        if !self.wire.flush()? {
+            return Ok(());
+        }
         loop {
             if !self.control.unsent.is_empty() && self.outgoing.is_between_frames() {
-                let Some(written) = written(self.wire.stream.write(&self.control.unsent))? else {
+                let Some(written) = written(self.wire.write(&self.control.unsent))? else {
                     return Ok(());
                 };
                 self.control.unsent.drain(..written);
@@ -167,11 +175,11 @@ impl Connection {
     #[inline]
     fn send(&mut self, payload: &Payload, buffers: &mut Buffers) -> Result<bool, Fault> {
         let (available, result) = if payload.frame_len() > WRITE_BUFFER_LEN {
-            let pieces = self.outgoing.pieces(payload, &mut buffers.write);
-            (pieces.iter().map(|piece| piece.len()).sum(), self.wire.stream.write_vectored(&pieces))
+            let mut pieces = self.outgoing.pieces(payload, &mut buffers.write);
+            (pieces.iter().map(|piece| piece.len()).sum(), self.wire.write_vectored(&mut pieces))
         } else {
             let filled = self.outgoing.fill(payload, &mut buffers.write);
-            (filled, self.wire.stream.write(&buffers.write[..filled]))
+            (filled, self.wire.write(&buffers.write[..filled]))
         };
         let Some(written) = written(result)? else { return Ok(false) };
         self.outgoing.advance(payload, written);
@@ -200,14 +208,45 @@ impl Wire {
         Ok(true)
     }
 
+    /// Writes once; less than all was taken only if the socket is full.
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.write(bytes),
+            Some(tls) => tls.write(&mut self.stream, &mut [IoSlice::new(bytes)]),
+        }
+    }
+
+    fn write_vectored(&mut self, pieces: &mut [IoSlice<'_>]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.write_vectored(pieces),
+            Some(tls) => tls.write(&mut self.stream, pieces),
+        }
+    }
+
+    /// Writes what must find room.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.write(bytes)? < bytes.len() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
+    }
+
+    /// Sends what was written and waits for room; false if there is none yet.
+    #[inline]
+    fn flush(&mut self) -> io::Result<bool> {
+        self.tls.as_mut().map_or(Ok(true), |tls| tls.flush(&mut self.stream))
+    }
+
     /// Reads the response of the opening handshake; true once it is whole.
     fn read_response(&mut self, buffers: &mut Buffers, handshake: &Handshake) -> Result<bool, Fault> {
-        match self.stream.read(&mut buffers.read) {
+        let bytes = match self.stream.read(&mut buffers.read) {
             Ok(0) => return Err(Fault::Eof),
-            Ok(len) => self.early.extend_from_slice(&buffers.read[..len]),
+            Ok(len) => &buffers.read[..len],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error.into()),
-        }
+        };
+        open(&mut self.tls, bytes, |bytes| {
+            self.early.extend_from_slice(bytes);
+            Ok(())
+        })?;
         let Some(head_len) = handshake.check(&self.early)? else { return Ok(false) };
         self.early.drain(..head_len);
         Ok(true)
@@ -231,7 +270,8 @@ impl Wire {
             match self.stream.read(&mut buffers.read) {
                 Ok(0) => return Ok(false),
                 Ok(len) => {
-                    self.incoming.receive(&buffers.read[..len], receiver)?;
+                    let bytes = &buffers.read[..len];
+                    open(&mut self.tls, bytes, |bytes| self.incoming.receive(bytes, receiver))?;
                     if len < buffers.read.len() && !fin_arrived {
                         return Ok(true);
                     }
@@ -271,6 +311,19 @@ impl Control {
         let start = self.unsent.len();
         self.unsent.extend_from_slice(payload);
         apply_mask(&mut self.unsent[start..], key, 0);
+    }
+}
+
+/// Gives what came out of the socket to `take`, as the server meant it.
+#[inline]
+fn open(
+    tls: &mut Option<Box<Session>>,
+    bytes: &[u8],
+    mut take: impl FnMut(&[u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    match tls {
+        None => take(bytes),
+        Some(tls) => tls.open(bytes, take),
     }
 }
 

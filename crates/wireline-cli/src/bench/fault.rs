@@ -11,6 +11,8 @@ pub(super) enum Fault {
     Request(String),
     /// The opening handshake failed; what is wrong with the answer.
     Refused(String),
+    /// The TLS session failed.
+    Tls(String),
     /// A message differs from what it must be.
     WrongContent,
     /// A message that nothing asked for.
@@ -32,6 +34,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Request(why) => write!(f, "the URL cannot be asked for: {why}"),
             Self::Refused(what) => write!(f, "the opening handshake failed: {what}"),
+            Self::Tls(what) => write!(f, "TLS failed: {what}"),
             Self::WrongContent => write!(f, "a message differs from what was sent"),
             Self::UnexpectedMessage => write!(f, "a message arrived that nothing asked for"),
             Self::Header(error) => error.fmt(f),
@@ -47,6 +50,12 @@ impl fmt::Display for Fault {
 impl From<FrameError> for Fault {
     fn from(error: FrameError) -> Self {
         Self::Header(error)
+    }
+}
+
+impl From<rustls::Error> for Fault {
+    fn from(error: rustls::Error) -> Self {
+        Self::Tls(error.to_string())
     }
 }
 
