@@ -34,7 +34,9 @@ impl Handshake {
             .map_err(|error| Fault::Request(error.to_string()))?;
         let mut request = format!("GET {} HTTP/1.1\r\n", head.uri()).into_bytes();
         for (name, value) in head.headers() {
-            request.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                request.extend_from_slice(part);
+            }
         }
         request.extend_from_slice(b"\r\n");
         Ok(Self { handshake, request, offers_compression })
