@@ -1,8 +1,12 @@
-//! What the servers have in common: where they listen.
+//! What the servers have in common: where they listen, and for what. What clients do is in [`client`].
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use socket2::{Domain, Socket, Type};
+use tokio::net::TcpStream;
+
+pub mod client;
+pub mod tls;
 
 /// Connections that wait to be accepted; Linux allows so many by default.
 const BACKLOG: i32 = 4096;
@@ -37,13 +41,33 @@ pub fn listener() -> std::net::TcpListener {
     socket.into()
 }
 
+/// What the command line says behind `word`, if it has it.
+#[must_use]
+pub fn behind(word: &str) -> Option<Vec<String>> {
+    let mut args = std::env::args().skip_while(|arg| arg != word);
+    args.next()?;
+    Some(args.collect())
+}
+
+/// A server whose every connection is served by `$serve`, an async function of any stream: over TCP, or over
+/// TLS if the command line says so.
+#[macro_export]
+macro_rules! serve {
+    ($serve:path) => {
+        match $crate::tls::acceptor() {
+            None => $crate::serve($serve),
+            Some(acceptor) => $crate::tls::serve(acceptor, $serve),
+        }
+    };
+}
+
 /// Runs `serve` for every connection, on one thread, the way every tokio server here does.
 ///
 /// # Panics
 /// When the runtime cannot be built.
 pub fn serve<F, S>(serve: F)
 where
-    F: Fn(tokio::net::TcpStream) -> S,
+    F: Fn(TcpStream) -> S,
     S: Future<Output = ()> + Send + 'static,
 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -59,7 +83,7 @@ where
     });
 }
 
-/// What all servers compress with when their second argument is `deflate`.
+/// What all servers compress with when their arguments have `deflate`.
 pub mod deflate {
     /// Windows of 4 KiB, each way.
     pub const WINDOW_BITS: u8 = 12;
@@ -89,6 +113,6 @@ pub mod deflate {
     /// Whether this server is to compress.
     #[must_use]
     pub fn is_asked_for() -> bool {
-        std::env::args().any(|arg| arg == "deflate")
+        crate::behind("deflate").is_some()
     }
 }

@@ -1,5 +1,6 @@
 /* uWebSockets: an echo server, and a publisher. The arguments: PORT [deflate], or
-   PORT publish SIZE INTERVAL_MS [deflate]. */
+   PORT publish SIZE INTERVAL_MS [deflate]. Built with -DWITH_TLS it is another program, which takes
+   tls CERTIFICATE KEY behind that, so that the plain one has nothing of TLS in it. */
 
 #include <cstdlib>
 #include <iostream>
@@ -8,16 +9,26 @@
 
 #include "App.h"
 
+#ifdef WITH_TLS
+static const bool TLS = true;
+#else
+static const bool TLS = false;
+#endif
+
+using App = uWS::TemplatedApp<TLS>;
+
 struct PerSocketData {};
 
+static uWS::SocketContextOptions tls;
+
 static const char *TOPIC = "all";
-static uWS::App *publisher;
+static App *publisher;
 static std::string publication;
 
 /* A compressor of its own for each connection: a window of 4 KB, zlib's memory level 5. */
 static const auto DEFLATE = uWS::CompressOptions(uWS::DEDICATED_COMPRESSOR_32KB | uWS::DEDICATED_DECOMPRESSOR_4KB);
 
-static uWS::App::WebSocketBehavior<PerSocketData> behavior(bool deflate) {
+static App::WebSocketBehavior<PerSocketData> behavior(bool deflate) {
     return {
         .compression = deflate ? DEFLATE : uWS::DISABLED,
         .maxPayloadLength = 4 << 20,
@@ -29,7 +40,7 @@ static uWS::App::WebSocketBehavior<PerSocketData> behavior(bool deflate) {
     };
 }
 
-static void listen(uWS::App &app, int port) {
+static void listen(App &app, int port) {
     app.listen("127.0.0.1", port, [port](auto *socket) {
         if (!socket) {
             std::cerr << "cannot listen on port " << port << std::endl;
@@ -39,7 +50,7 @@ static void listen(uWS::App &app, int port) {
 }
 
 static void serve_echo(int port, bool deflate) {
-    uWS::App app;
+    App app(tls);
     auto echo = behavior(deflate);
     echo.message = [deflate](auto *ws, std::string_view message, uWS::OpCode opcode) { ws->send(message, opcode, deflate); };
     app.ws<PerSocketData>("/*", std::move(echo));
@@ -64,7 +75,7 @@ static std::string json(size_t size) {
 }
 
 static void serve_publications(int port, size_t size, int interval_ms, bool deflate) {
-    uWS::App app;
+    App app(tls);
     auto subscribe = behavior(deflate);
     subscribe.open = [](auto *ws) { ws->subscribe(TOPIC); };
     subscribe.message = [](auto *, std::string_view, uWS::OpCode) {};
@@ -79,6 +90,11 @@ static void serve_publications(int port, size_t size, int interval_ms, bool defl
 }
 
 int main(int argc, char **argv) {
+    if (TLS && argc > 3) {
+        tls.cert_file_name = argv[argc - 2];
+        tls.key_file_name = argv[argc - 1];
+        argc -= 3;
+    }
     bool deflate = argc > 2 && std::string_view(argv[argc - 1]) == "deflate";
     argc -= deflate;
     if (argc == 2) {

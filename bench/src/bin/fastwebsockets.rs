@@ -9,12 +9,15 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 fn main() {
-    wireline_bench::serve(|stream| async move {
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(accept));
-        let _ = connection.with_upgrades().await;
-    });
+    wireline_bench::serve!(serve)
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) {
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(accept));
+    let _ = connection.with_upgrades().await;
 }
 
 async fn accept(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, WebSocketError> {

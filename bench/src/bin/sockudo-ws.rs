@@ -9,19 +9,18 @@ use sockudo_ws::{
     handshake::{build_response, generate_accept_key, parse_request},
     stream::CompressedWebSocketStream,
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 fn main() {
     sockudo_ws::init_clock();
-    wireline_bench::serve(|stream| async move {
-        let _ = echo(stream).await;
-    });
+    wireline_bench::serve!(serve)
 }
 
-async fn echo(mut stream: TcpStream) -> Result<()> {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) {
+    let _ = echo(stream).await;
+}
+
+async fn echo<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut stream: S) -> Result<()> {
     let deflate = shake_hands(&mut stream).await?;
     let config = Config::builder()
         .max_message_size(wireline_bench::MAX_MESSAGE_SIZE)
@@ -47,7 +46,7 @@ where
     Ok(())
 }
 
-async fn shake_hands(stream: &mut TcpStream) -> Result<Option<DeflateConfig>> {
+async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<Option<DeflateConfig>> {
     let mut request = BytesMut::with_capacity(4096);
     loop {
         if stream.read_buf(&mut request).await? == 0 {

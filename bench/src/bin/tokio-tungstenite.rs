@@ -1,16 +1,18 @@
 //! tokio-tungstenite, after its own example `echo-server`: what is ready is forwarded, then flushed.
 
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::{Error, protocol::WebSocketConfig};
 
 fn main() {
-    wireline_bench::serve(|stream| async move {
-        let _ = echo(stream).await;
-    });
+    wireline_bench::serve!(serve)
 }
 
-async fn echo(stream: TcpStream) -> Result<(), Error> {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
+    let _ = echo(stream).await;
+}
+
+async fn echo<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Result<(), Error> {
     let config = WebSocketConfig::default().max_message_size(Some(wireline_bench::MAX_MESSAGE_SIZE));
     let mut socket = tokio_tungstenite::accept_async_with_config(stream, Some(config)).await?;
     while let Some(message) = socket.next().await {

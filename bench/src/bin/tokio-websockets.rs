@@ -3,16 +3,18 @@
 //! The stream flushes whenever it is polled, so what is ready is taken out of it before it is answered.
 
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_websockets::{Config, Error, Limits, Message, ServerBuilder};
 
 fn main() {
-    wireline_bench::serve(|stream| async move {
-        let _ = echo(stream).await;
-    });
+    wireline_bench::serve!(serve)
 }
 
-async fn echo(stream: TcpStream) -> Result<(), Error> {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
+    let _ = echo(stream).await;
+}
+
+async fn echo<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Result<(), Error> {
     let (_request, mut socket) = ServerBuilder::new()
         .config(Config::default().frame_size(usize::MAX))
         .limits(Limits::default().max_payload_len(Some(wireline_bench::MAX_MESSAGE_SIZE)))

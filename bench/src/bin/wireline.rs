@@ -1,29 +1,35 @@
-//! wireline's echo server: the loop of its README, on one thread. And a publisher: `PORT publish SIZE
-//! INTERVAL_MS`. With `deflate` behind that it compresses.
+//! wireline's echo server: the loop of its README. `PORT publish SIZE INTERVAL_MS` is a publisher. With
+//! `deflate` behind that it compresses, with `tls CERTIFICATE KEY` it speaks TLS; with `multi-thread` it runs
+//! on two threads instead of one.
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use wireline::{Config, Deflate, Prepared, Request, Server, Socket};
-use wireline_bench::deflate;
+use tokio::runtime;
+use wireline::{Config, Deflate, Prepared, Request, Server, ServerTls, Socket};
+use wireline_bench::{behind, deflate, tls};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> wireline::Result<()> {
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "deflate").collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args[..] {
-        [port] => serve_echo(port).await,
-        [port, "publish", size, interval_ms] => {
-            let number = |text: &str| text.parse().expect("a number");
-            serve_publications(port, number(size), Duration::from_millis(number(interval_ms) as u64)).await
-        }
-        _ => panic!("usage: wireline PORT [publish SIZE INTERVAL_MS]"),
+/// How many threads `multi-thread` stands for.
+const THREADS: usize = 2;
+
+fn main() -> wireline::Result<()> {
+    let mut builder = runtime::Builder::new_current_thread();
+    if behind("multi-thread").is_some() {
+        builder = runtime::Builder::new_multi_thread();
+        builder.worker_threads(THREADS);
     }
+    builder.enable_all().build()?.block_on(run())
 }
 
-fn server() -> Server {
+async fn run() -> wireline::Result<()> {
+    let Some(publication) = behind("publish") else { return serve_echo(server()?).await };
+    let number = |index: usize| publication[index].parse().expect("a number");
+    serve_publications(server()?, number(0), Duration::from_millis(number(1) as u64)).await
+}
+
+fn server() -> wireline::Result<Server> {
     let window = deflate::WINDOW_BITS;
     let options = Deflate::server()
         .threshold(0)
@@ -31,11 +37,13 @@ fn server() -> Server {
         .send_window_bits(window)
         .receive_window_bits(window);
     let options = deflate::is_asked_for().then_some(options);
-    Server::new().config(Config::server().max_message_size(16 << 20).deflate(options))
+    let server = Server::new().config(Config::server().max_message_size(16 << 20).deflate(options));
+    let Some([certificate, key]) = tls::files() else { return Ok(server) };
+    Ok(server.tls(ServerTls::from_pem_files(certificate, key)?))
 }
 
-async fn serve_echo(port: &str) -> wireline::Result<()> {
-    server()
+async fn serve_echo(server: Server) -> wireline::Result<()> {
+    server
         .on_request(|req: Request| async move {
             let mut ws = req.accept().await?;
             while let Some(message) = ws.recv().await? {
@@ -43,15 +51,15 @@ async fn serve_echo(port: &str) -> wireline::Result<()> {
             }
             Ok(())
         })
-        .listen(format!("127.0.0.1:{port}"))
+        .listen(wireline_bench::address())
         .await
 }
 
-async fn serve_publications(port: &str, size: usize, interval: Duration) -> wireline::Result<()> {
+async fn serve_publications(server: Server, size: usize, interval: Duration) -> wireline::Result<()> {
     let subscribers: Arc<Mutex<Vec<Socket>>> = Arc::default();
     let text = if deflate::is_asked_for() { deflate::json(size) } else { "x".repeat(size) };
     tokio::spawn(publish(Arc::clone(&subscribers), text, interval));
-    server()
+    server
         .on_request(move |req: Request| {
             let subscribers = Arc::clone(&subscribers);
             async move {
@@ -61,7 +69,7 @@ async fn serve_publications(port: &str, size: usize, interval: Duration) -> wire
                 Ok(())
             }
         })
-        .listen(format!("127.0.0.1:{port}"))
+        .listen(wireline_bench::address())
         .await
 }
 

@@ -21,10 +21,12 @@ mod receivers;
 mod report;
 mod schedule;
 mod target;
+mod tls;
 
 use std::{
     error::Error,
     io::{self, Write as _},
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -47,9 +49,13 @@ const MAX_JSON_SIZE: u64 = 64 << 10;
 /// Puts load on a WebSocket server and says what a message cost.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BenchArgs {
-    /// The server: `ws://host[:port][/path]`
+    /// The server: `ws://host[:port][/path]`, or the same with `wss://`
     #[arg(value_parser = Target::parse)]
     url: Target,
+
+    /// Trust the certificates in this PEM file, and no others; `wss://` needs it
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
 
     #[command(flatten)]
     plan: Plan,
@@ -137,7 +143,8 @@ struct Scenario {
 
 /// Runs the load; the exit status is 1 if anything was wrong.
 pub(crate) fn run(args: BenchArgs) -> ExitCode {
-    match measure(args.url, &args.plan) {
+    let target = args.url.trusting(args.ca.as_deref());
+    match target.map_err(Into::into).and_then(|target| measure(target, &args.plan)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(message) => {
@@ -157,9 +164,12 @@ fn measure(target: Target, plan: &Plan) -> Result<bool, Box<dyn Error>> {
     let address = target.resolve()?;
     let resident_before = server.and_then(|server| server.resident().ok());
     let connections = usize::try_from(plan.connections).unwrap_or(usize::MAX);
+    let mut report = plan.report();
+    if target.trust().is_some() {
+        report.text("tls", tls::VERSION);
+    }
     let mut load = Load::new(target, address, plan.work(), plan.payload())?;
     load.open(connections)?;
-    let mut report = plan.report();
     let did_work = work(plan, &mut load, server, &mut report)?;
     let resident_now = server.and_then(|server| server.resident().ok());
     if let (Some(before), Some(now)) = (resident_before, resident_now) {

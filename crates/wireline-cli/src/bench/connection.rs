@@ -1,10 +1,9 @@
 //! One connection under load: a nonblocking socket, what it awaits, and its two directions.
 //!
-//! This is the only file that reads from and writes to sockets; a TLS session would go between here and
-//! there.
+//! This is the only file that reads from and writes to sockets.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, IoSlice, Read as _, Write as _},
     net::SocketAddr,
 };
 
@@ -20,10 +19,11 @@ use super::{
     fault::Fault,
     handshake::Handshake,
     incoming::{Incoming, Receiver},
-    masks::{self, Masks},
+    masks::Masks,
     outgoing::Outgoing,
     payload::Payload,
     target::Target,
+    tls::Session,
 };
 
 /// Reads take this much at once: small enough to stay in the second-level cache.
@@ -57,6 +57,7 @@ impl Buffers {
 pub(super) struct Connection {
     pub(super) wire: Wire,
     pub(super) stage: Stage,
+    handshake: Handshake,
     pub(super) outgoing: Outgoing,
     pub(super) control: Control,
     /// How many messages have arrived.
@@ -67,8 +68,10 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: TcpStream,
+    /// What lies between the two if the URL says `wss`.
+    tls: Option<Box<Session>>,
     incoming: Incoming,
-    /// Frames that came in one read with the response of the opening handshake.
+    /// What has come of the response of the opening handshake, then the frames that came along with it.
     early: Vec<u8>,
 }
 
@@ -76,9 +79,9 @@ pub(super) struct Wire {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The TCP connection.
-    Connecting(Handshake),
+    Connecting,
     /// The server's answer to the opening handshake.
-    AwaitingResponse(Handshake),
+    AwaitingResponse,
     /// Messages.
     Open,
     /// The server's answer to a Close frame.
@@ -99,21 +102,23 @@ pub(super) struct Control {
 impl Connection {
     /// Begins to connect.
     pub(super) fn start(
+        target: &Target,
         address: SocketAddr,
         compresses: bool,
         registry: &Registry,
         token: Token,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, Fault> {
+        let tls = target.trust().map(Session::new).transpose()?.map(Box::new);
         let mut stream = TcpStream::connect(address)?;
         if address.ip().is_loopback() {
             // Nothing to save: the system's default does as well, at more of this core's time.
             let _ = SockRef::from(&stream).set_tcp_congestion(UNPACED);
         }
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        let nonce = u128::from(masks::random()) << 64 | u128::from(masks::random());
         Ok(Self {
-            wire: Wire { stream, incoming: Incoming::default(), early: Vec::new() },
-            stage: Stage::Connecting(Handshake::new(nonce, compresses)),
+            wire: Wire { stream, tls, incoming: Incoming::default(), early: Vec::new() },
+            stage: Stage::Connecting,
+            handshake: Handshake::new(target, compresses)?,
             outgoing: Outgoing::new(Masks::random()),
             control: Control::default(),
             received: 0,
@@ -121,20 +126,22 @@ impl Connection {
     }
 
     /// Goes on with the opening handshake as far as it can; true once it is through.
-    pub(super) fn shake_hands(&mut self, target: &Target, buffers: &mut Buffers) -> Result<bool, Fault> {
-        if let Stage::Connecting(handshake) = &mut self.stage {
+    pub(super) fn shake_hands(&mut self, buffers: &mut Buffers) -> Result<bool, Fault> {
+        if matches!(self.stage, Stage::Connecting) {
             if !self.wire.is_connected()? {
                 return Ok(false);
             }
             // A fresh socket takes a request of a few hundred bytes whole.
-            self.wire.stream.write_all(&handshake.request(target))?;
-            self.stage = Stage::AwaitingResponse(std::mem::take(handshake));
+            self.wire.write_all(self.handshake.request())?;
+            self.stage = Stage::AwaitingResponse;
         }
-        if let Stage::AwaitingResponse(handshake) = &mut self.stage {
-            if !self.wire.read_response(buffers, handshake)? {
+        if matches!(self.stage, Stage::AwaitingResponse) {
+            let is_through = self.wire.read_response(buffers, &self.handshake)?;
+            self.wire.flush()?;
+            if !is_through {
                 return Ok(false);
             }
-            if handshake.offers_compression() {
+            if self.handshake.offers_compression() {
                 self.wire.incoming.allow_compression();
             }
             self.stage = Stage::Open;
@@ -145,9 +152,12 @@ impl Connection {
     /// Sends what there is to send, as far as the socket takes it.
     #[inline]
     pub(super) fn flush(&mut self, payload: &Payload, buffers: &mut Buffers) -> Result<(), Fault> {
+        if !self.wire.flush()? {
+            return Ok(());
+        }
         loop {
             if !self.control.unsent.is_empty() && self.outgoing.is_between_frames() {
-                let Some(written) = written(self.wire.stream.write(&self.control.unsent))? else {
+                let Some(written) = written(self.wire.write(&self.control.unsent))? else {
                     return Ok(());
                 };
                 self.control.unsent.drain(..written);
@@ -165,11 +175,11 @@ impl Connection {
     #[inline]
     fn send(&mut self, payload: &Payload, buffers: &mut Buffers) -> Result<bool, Fault> {
         let (available, result) = if payload.frame_len() > WRITE_BUFFER_LEN {
-            let pieces = self.outgoing.pieces(payload, &mut buffers.write);
-            (pieces.iter().map(|piece| piece.len()).sum(), self.wire.stream.write_vectored(&pieces))
+            let mut pieces = self.outgoing.pieces(payload, &mut buffers.write);
+            (pieces.iter().map(|piece| piece.len()).sum(), self.wire.write_vectored(&mut pieces))
         } else {
             let filled = self.outgoing.fill(payload, &mut buffers.write);
-            (filled, self.wire.stream.write(&buffers.write[..filled]))
+            (filled, self.wire.write(&buffers.write[..filled]))
         };
         let Some(written) = written(result)? else { return Ok(false) };
         self.outgoing.advance(payload, written);
@@ -198,16 +208,47 @@ impl Wire {
         Ok(true)
     }
 
+    /// Writes once; less than all was taken only if the socket is full.
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.write(bytes),
+            Some(tls) => tls.write(&mut self.stream, &mut [IoSlice::new(bytes)]),
+        }
+    }
+
+    fn write_vectored(&mut self, pieces: &mut [IoSlice<'_>]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.write_vectored(pieces),
+            Some(tls) => tls.write(&mut self.stream, pieces),
+        }
+    }
+
+    /// Writes what must find room.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.write(bytes)? < bytes.len() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
+    }
+
+    /// Sends what was written and waits for room; false if there is none yet.
+    #[inline]
+    fn flush(&mut self) -> io::Result<bool> {
+        self.tls.as_mut().map_or(Ok(true), |tls| tls.flush(&mut self.stream))
+    }
+
     /// Reads the response of the opening handshake; true once it is whole.
-    fn read_response(&mut self, buffers: &mut Buffers, handshake: &mut Handshake) -> Result<bool, Fault> {
+    fn read_response(&mut self, buffers: &mut Buffers, handshake: &Handshake) -> Result<bool, Fault> {
         let bytes = match self.stream.read(&mut buffers.read) {
             Ok(0) => return Err(Fault::Eof),
             Ok(len) => &buffers.read[..len],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        let Some(head_len) = handshake.receive(bytes)? else { return Ok(false) };
-        self.early.extend_from_slice(&bytes[head_len..]);
+        open(&mut self.tls, bytes, |bytes| {
+            self.early.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        let Some(head_len) = handshake.check(&self.early)? else { return Ok(false) };
+        self.early.drain(..head_len);
         Ok(true)
     }
 
@@ -229,7 +270,8 @@ impl Wire {
             match self.stream.read(&mut buffers.read) {
                 Ok(0) => return Ok(false),
                 Ok(len) => {
-                    self.incoming.receive(&buffers.read[..len], receiver)?;
+                    let bytes = &buffers.read[..len];
+                    open(&mut self.tls, bytes, |bytes| self.incoming.receive(bytes, receiver))?;
                     if len < buffers.read.len() && !fin_arrived {
                         return Ok(true);
                     }
@@ -269,6 +311,19 @@ impl Control {
         let start = self.unsent.len();
         self.unsent.extend_from_slice(payload);
         apply_mask(&mut self.unsent[start..], key, 0);
+    }
+}
+
+/// Gives what came out of the socket to `take`, as the server meant it.
+#[inline]
+fn open(
+    tls: &mut Option<Box<Session>>,
+    bytes: &[u8],
+    mut take: impl FnMut(&[u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    match tls {
+        None => take(bytes),
+        Some(tls) => tls.open(bytes, take),
     }
 }
 

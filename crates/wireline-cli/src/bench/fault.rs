@@ -7,8 +7,12 @@ use wireline_proto::frame::FrameError;
 /// Why a connection no longer takes part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The opening handshake failed; what came instead of the right answer.
+    /// No opening handshake can ask for the URL, and why.
+    Request(String),
+    /// The opening handshake failed; what is wrong with the answer.
     Refused(String),
+    /// The TLS session failed.
+    Tls(String),
     /// A message differs from what it must be.
     WrongContent,
     /// A message that nothing asked for.
@@ -28,7 +32,9 @@ pub(super) enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(what) => write!(f, "the opening handshake was answered by {what}"),
+            Self::Request(why) => write!(f, "the URL cannot be asked for: {why}"),
+            Self::Refused(what) => write!(f, "the opening handshake failed: {what}"),
+            Self::Tls(what) => write!(f, "TLS failed: {what}"),
             Self::WrongContent => write!(f, "a message differs from what was sent"),
             Self::UnexpectedMessage => write!(f, "a message arrived that nothing asked for"),
             Self::Header(error) => error.fmt(f),
@@ -44,6 +50,12 @@ impl fmt::Display for Fault {
 impl From<FrameError> for Fault {
     fn from(error: FrameError) -> Self {
         Self::Header(error)
+    }
+}
+
+impl From<rustls::Error> for Fault {
+    fn from(error: rustls::Error) -> Self {
+        Self::Tls(error.to_string())
     }
 }
 

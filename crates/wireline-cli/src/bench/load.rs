@@ -242,6 +242,7 @@ impl Load {
     /// Begins to open the connection at `index`.
     fn start(&mut self, index: usize) {
         match Connection::start(
+            &self.target,
             self.address,
             self.payload.is_compressed(),
             self.poll.registry(),
@@ -251,7 +252,7 @@ impl Load {
                 self.connections[index] = Some(connection);
                 self.live += 1;
             }
-            Err(error) => self.fail(index, error.into()),
+            Err(fault) => self.fail(index, fault),
         }
     }
 
@@ -262,7 +263,7 @@ impl Load {
         let Some(connection) = &mut self.connections[index] else { return };
         let result = match &connection.stage {
             Stage::Open => self.exchange(index, event.is_read_closed()),
-            Stage::Connecting(_) | Stage::AwaitingResponse(_) => self.shake_hands(index, event),
+            Stage::Connecting | Stage::AwaitingResponse => self.shake_hands(index, event),
             Stage::AwaitingClose | Stage::AwaitingEof => self.await_close(index, event),
         };
         if let Err(fault) = result {
@@ -272,7 +273,7 @@ impl Load {
 
     fn shake_hands(&mut self, index: usize, event: &Event) -> Result<(), Fault> {
         let Some(connection) = &mut self.connections[index] else { return Ok(()) };
-        if !connection.shake_hands(&self.target, &mut self.buffers)? {
+        if !connection.shake_hands(&mut self.buffers)? {
             return Ok(());
         }
         self.opened += 1;
@@ -395,7 +396,7 @@ impl Load {
                 connection.close();
                 self.flush(index);
             }
-            Stage::Connecting(_) | Stage::AwaitingResponse(_) => self.release(index),
+            Stage::Connecting | Stage::AwaitingResponse => self.release(index),
             Stage::AwaitingClose | Stage::AwaitingEof => {}
         }
     }
@@ -450,11 +451,10 @@ mod tests {
         thread,
     };
 
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
-    use sha1::{Digest as _, Sha1};
     use wireline_proto::{
         Opcode,
         frame::{FrameHeader, MAX_HEADER_LEN},
+        handshake::UpgradeRequest,
         mask::apply_mask,
     };
 
@@ -477,11 +477,7 @@ mod tests {
             stream.read_exact(&mut byte)?;
             request.extend_from_slice(&byte);
         }
-        let request = String::from_utf8(request).unwrap();
-        let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
-        let accept = Sha1::new().chain_update(key).chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-        let accept = STANDARD.encode(accept.finalize());
-        write!(stream, "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {accept}\r\n\r\n")?;
+        shake_hands(&mut stream, &String::from_utf8(request).unwrap())?;
         loop {
             let mut head = [0; 2];
             stream.read_exact(&mut head)?;
@@ -502,6 +498,17 @@ mod tests {
                 return Ok(());
             }
         }
+    }
+
+    fn shake_hands(stream: &mut TcpStream, request: &str) -> io::Result<()> {
+        let fields = request.lines().filter_map(|line| line.split_once(": "));
+        let head = fields.fold(http::Request::get("/"), |head, (name, value)| head.header(name, value));
+        let (response, _) = UpgradeRequest::check(&head.body(()).unwrap()).unwrap().accept(None).unwrap();
+        write!(stream, "HTTP/1.1 101 Switching Protocols\r\n")?;
+        for (name, value) in response.headers() {
+            write!(stream, "{name}: {}\r\n", value.to_str().unwrap())?;
+        }
+        write!(stream, "\r\n")
     }
 
     /// The tally of `work` on one connection for a short time, and how many answers stayed out.
