@@ -35,6 +35,9 @@ pub enum Error {
     /// Certificates or keys could not be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A server was set up in a way that cannot work.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
     /// Listening failed, or an error of the application's own IO.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -104,6 +107,29 @@ pub enum AcceptError {
     /// The client went away before the response reached it.
     #[error("the client left before the handshake was done: {0}")]
     ClientGone(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a server does not listen: it was set up in a way that cannot work. The caller's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// A route that cannot be used, or is in the way of another.
+    #[error("the route {pattern:?} cannot be used: {reason}")]
+    Route {
+        /// The path as it was given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What stands in a list of peers and is none.
+    #[error("{0:?} is no address, no range such as 10.0.0.0/8, and not unix:")]
+    Peer(String),
+}
+
+impl SetupError {
+    pub(crate) fn route(pattern: &str, reason: &str) -> Self {
+        Self::Route { pattern: pattern.to_owned(), reason: reason.to_owned() }
+    }
 }
 
 /// Why no connection was opened.

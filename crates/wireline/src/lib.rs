@@ -88,7 +88,7 @@ pub use wireline_proto::{
 pub use self::{
     client::{Connect, connect},
     close::{CloseCause, CloseEvent},
-    error::{AcceptError, ConnectError, Error, RecvError, Result, SendError, TlsError},
+    error::{AcceptError, ConnectError, Error, RecvError, Result, SendError, SetupError, TlsError},
     events::{EventClient, Handler},
     message::{Message, Utf8Bytes},
     prepared::Prepared,

@@ -53,7 +53,16 @@ pub struct Request {
 struct Inner {
     head: http::request::Parts,
     upgrade: UpgradeRequest,
+    matched: Matched,
     channel: Channel,
+}
+
+/// What the route that a request took says of it.
+#[derive(Debug, Default)]
+pub(crate) struct Matched {
+    /// The subprotocol that the route is for.
+    pub(crate) protocol: Option<String>,
+    pub(crate) params: Vec<(String, String)>,
 }
 
 /// How an answer gets back to HTTP, and the connection to its driver.
@@ -67,8 +76,13 @@ pub(crate) struct Channel {
 }
 
 impl Request {
-    pub(crate) fn new(head: http::request::Parts, upgrade: UpgradeRequest, channel: Channel) -> Self {
-        Self { inner: Box::new(Inner { head, upgrade, channel }) }
+    pub(crate) fn new(
+        head: http::request::Parts,
+        upgrade: UpgradeRequest,
+        matched: Matched,
+        channel: Channel,
+    ) -> Self {
+        Self { inner: Box::new(Inner { head, upgrade, matched, channel }) }
     }
 
     /// Path and query, as they were asked for.
@@ -87,6 +101,13 @@ impl Request {
     #[must_use]
     pub fn query(&self) -> Option<&str> {
         self.inner.head.uri.query()
+    }
+
+    /// What stands in the path for `{name}` in the [route](crate::Server::route), percent-decoded.
+    #[must_use]
+    pub fn param(&self, name: &str) -> Option<&str> {
+        let params = &self.inner.matched.params;
+        params.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
     /// All headers.
@@ -126,15 +147,12 @@ impl Request {
     }
 
     /// Agrees to the connection: await the builder for the [`WebSocket`].
-    pub fn accept(self) -> Accept {
-        Accept {
-            inner: Box::new(Acceptance {
-                request: self,
-                protocol: None,
-                headers: HeaderMap::new(),
-                invalid: None,
-            }),
-        }
+    ///
+    /// On a [route for a subprotocol](crate::Server::route_protocol) it agrees to that one.
+    pub fn accept(mut self) -> Accept {
+        let protocol = self.inner.matched.protocol.take();
+        let headers = HeaderMap::new();
+        Accept { inner: Box::new(Acceptance { request: self, protocol, headers, invalid: None }) }
     }
 
     /// Refuses the connection with a status, such as 401, 403 or 404: await the builder to send it. A 1xx

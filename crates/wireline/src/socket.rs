@@ -87,8 +87,7 @@ impl Socket {
     /// As [`send`](Self::send).
     #[inline]
     pub fn send_prepared(&self, message: &Prepared) -> SendMessage<'_> {
-        let message = Outgoing::Prepared(message.clone(), Compress::default());
-        SendMessage { link: &self.link, message: Some(message), place: None }
+        SendMessage { link: &self.link, message: Some(Outgoing::from(message.clone())), place: None }
     }
 
     /// Sends a message that was framed before, without waiting: for one message to many sockets. The
@@ -98,7 +97,7 @@ impl Socket {
     /// # Errors
     /// As [`try_send`](Self::try_send). A peer that does not read costs the send cap at most.
     pub fn try_send_prepared(&self, message: &Prepared) -> Result<(), SendError> {
-        self.link.try_send(Outgoing::Prepared(message.clone(), Compress::default()))
+        self.link.try_send(Outgoing::from(message.clone()))
     }
 
     /// Pings the peer and waits for its Pong: the time there and back.

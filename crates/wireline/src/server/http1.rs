@@ -161,7 +161,9 @@ async fn upgrade(
         tracing::info!(?origin, ?remote_addr, "refused a WebSocket request: foreign origin");
         return text(StatusCode::FORBIDDEN, "pages of this origin may not connect here\n");
     }
-    let Some(on_request) = &options.on_request else { return status_response(StatusCode::NOT_FOUND) };
+    let Some((on_request, matched)) = options.router.find(request.uri().path(), checked.protocols()) else {
+        return status_response(StatusCode::NOT_FOUND);
+    };
     let Some(registration) = registry.register() else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down\n");
     };
@@ -171,7 +173,7 @@ async fn upgrade(
     let (config, events) = (Arc::clone(&options.config), Arc::clone(&options.events));
     let (head, _) = request.into_parts();
     let channel = Channel { answer, on_upgrade, seat: Arc::clone(&seat), config, events, remote_addr };
-    on_request(Request::new(head, checked, channel), seat);
+    on_request(Request::new(head, checked, matched, channel), seat);
     answered.await.unwrap_or_else(|_| {
         tracing::warn!(?remote_addr, "a handler neither accepted nor rejected its request");
         status_response(StatusCode::INTERNAL_SERVER_ERROR)
