@@ -64,10 +64,12 @@ struct Readme;
 
 mod client;
 mod close;
+mod cookie;
 mod driver;
 mod entropy;
 mod error;
 mod events;
+mod forwarded;
 mod message;
 mod origin;
 mod prepared;
@@ -88,6 +90,7 @@ pub use wireline_proto::{
 pub use self::{
     client::{Connect, connect},
     close::{CloseCause, CloseEvent},
+    cookie::{SameSite, SetCookie},
     error::{AcceptError, ConnectError, Error, RecvError, Result, SendError, SetupError, TlsError},
     events::{EventClient, Handler},
     message::{Message, Utf8Bytes},

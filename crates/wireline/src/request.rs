@@ -1,9 +1,10 @@
 //! A request for a WebSocket, which waits for the application's yes or no.
 
 use std::{
+    borrow::Cow,
     fmt,
     future::{Future, IntoFuture},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
 };
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 use wireline_proto::{Config, handshake::UpgradeRequest};
 
 use crate::{
-    AcceptError, Result, WebSocket,
+    AcceptError, Result, SetCookie, WebSocket, cookie,
     driver::{Link, Opened, Seat},
     events::Events,
     transport::Transport,
@@ -73,6 +74,7 @@ pub(crate) struct Channel {
     pub(crate) config: Arc<Config>,
     pub(crate) events: Arc<Events>,
     pub(crate) remote_addr: Option<SocketAddr>,
+    pub(crate) client_ip: Option<IpAddr>,
 }
 
 impl Request {
@@ -140,10 +142,30 @@ impl Request {
         self.inner.upgrade.protocols()
     }
 
-    /// The client's address; `None` on a Unix socket.
+    /// The first cookie of this name, percent-decoded.
+    #[must_use]
+    pub fn cookie(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.cookies().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// All cookies as names and values, percent-decoded. What is broken of them is left out, or as it came.
+    pub fn cookies(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+        cookie::cookies(&self.inner.head.headers)
+    }
+
+    /// The peer's address, or what the [PROXY protocol](crate::Server::proxy_protocol) says in its place;
+    /// `None` on a Unix socket.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.inner.channel.remote_addr
+    }
+
+    /// The client's address: the peer's, unless the peer is a proxy that is
+    /// [trusted](crate::Server::trust_x_forwarded_for) to say for whom it asks. `None` on a Unix socket
+    /// otherwise.
+    #[must_use]
+    pub fn client_ip(&self) -> Option<IpAddr> {
+        self.inner.channel.client_ip
     }
 
     /// Agrees to the connection: await the builder for the [`WebSocket`].
@@ -152,7 +174,9 @@ impl Request {
     pub fn accept(mut self) -> Accept {
         let protocol = self.inner.matched.protocol.take();
         let headers = HeaderMap::new();
-        Accept { inner: Box::new(Acceptance { request: self, protocol, headers, invalid: None }) }
+        Accept {
+            inner: Box::new(Acceptance { request: self, protocol, headers, cookies: vec![], invalid: None }),
+        }
     }
 
     /// Refuses the connection with a status, such as 401, 403 or 404: await the builder to send it. A 1xx
@@ -162,7 +186,7 @@ impl Request {
         // 101 would look like an acceptance, and other 1xx like no answer at all.
         let refusal = if status.is_informational() { StatusCode::INTERNAL_SERVER_ERROR } else { status };
         *response.status_mut() = refusal;
-        Reject { inner: Box::new(Refusal { request: self, response }) }
+        Reject { inner: Box::new(Refusal { request: self, response, invalid: None }) }
     }
 }
 
@@ -184,7 +208,9 @@ struct Acceptance {
     request: Request,
     protocol: Option<String>,
     headers: HeaderMap,
-    invalid: Option<String>,
+    /// Names of cookies that are set.
+    cookies: Vec<String>,
+    invalid: Option<AcceptError>,
 }
 
 impl Accept {
@@ -195,14 +221,36 @@ impl Accept {
         self
     }
 
-    /// Adds a header to the response, such as `Set-Cookie`. The handshake's own headers and values with
-    /// control characters are an error when this is awaited, and the client gets a 500.
+    /// Adds a header to the response. The handshake's own headers and values with control characters are
+    /// an error when this is awaited, and the client gets a 500.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         match parse_header(name, value) {
             Some((name, value)) => {
                 self.inner.headers.append(name, value);
             }
-            None => self.inner.invalid = Some(name.to_owned()),
+            None => self.inner.invalid = Some(AcceptError::InvalidHeader(name.to_owned())),
+        }
+        self
+    }
+
+    /// Sets a cookie. One that cannot be sent, or has the name of another, is an error when this is
+    /// awaited, and the client gets a 500.
+    ///
+    /// ```no_run
+    /// # async fn example(req: wireline::Request) -> wireline::Result<()> {
+    /// use wireline::SetCookie;
+    /// let ws = req.accept().cookie(SetCookie::new("session", "31d4d96e").http_only()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cookie(mut self, cookie: SetCookie) -> Self {
+        let (name, value) = cookie.into_header();
+        match value {
+            Some(value) if !self.inner.cookies.contains(&name) => {
+                self.inner.headers.append(header::SET_COOKIE, value);
+                self.inner.cookies.push(name);
+            }
+            _ => self.inner.invalid = Some(AcceptError::InvalidCookie(name)),
         }
         self
     }
@@ -226,8 +274,8 @@ impl Accept {
 impl Acceptance {
     async fn run(self) -> Result<WebSocket, AcceptError> {
         let Inner { upgrade, channel, .. } = *self.request.inner;
-        if let Some(name) = self.invalid {
-            return Err(AcceptError::InvalidHeader(name));
+        if let Some(error) = self.invalid {
+            return Err(error);
         }
         let upgrade = match &channel.config.deflate {
             Some(options) => upgrade.agree_to_deflate(options),
@@ -259,6 +307,7 @@ impl Acceptance {
             first_bytes: parts.read_buf,
             url: None,
             remote_addr: channel.remote_addr,
+            client_ip: channel.client_ip,
         });
         let ws = WebSocket::new(Arc::clone(&link));
         channel.seat.take(&link);
@@ -286,6 +335,7 @@ pub struct Reject {
 struct Refusal {
     request: Request,
     response: Response<Bytes>,
+    invalid: Option<String>,
 }
 
 impl Reject {
@@ -295,10 +345,14 @@ impl Reject {
         self
     }
 
-    /// Adds a header, such as `Retry-After`. One that cannot be sent is left out.
+    /// Adds a header, such as `Retry-After`. As with [`Accept::header`], one that cannot be sent is an error
+    /// when this is awaited, and the client gets a 500.
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        if let Some((name, value)) = parse_header(name, value) {
-            self.inner.response.headers_mut().append(name, value);
+        match parse_header(name, value) {
+            Some((name, value)) => {
+                self.inner.response.headers_mut().append(name, value);
+            }
+            None => self.inner.invalid = Some(name.to_owned()),
         }
         self
     }
@@ -309,9 +363,14 @@ impl IntoFuture for Reject {
     type IntoFuture = std::future::Ready<Result<()>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Refusal { request, response } = *self.inner;
-        let _ = request.inner.channel.answer.send(response);
-        std::future::ready(Ok(()))
+        let Refusal { request, response, invalid } = *self.inner;
+        std::future::ready(match invalid {
+            Some(name) => Err(AcceptError::InvalidHeader(name).into()),
+            None => {
+                let _ = request.inner.channel.answer.send(response);
+                Ok(())
+            }
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod http1;
 mod listener;
+mod proxy_protocol;
 mod router;
 
 use std::{
@@ -28,6 +29,7 @@ use crate::{
     Prepared, Request, Result, ServerTls, SetupError, Socket,
     driver::{Seat, spawn_handler},
     events::Events,
+    forwarded::{ForwardedHeader, Peers, TrustedProxies},
     origin::OriginRule,
     prepared::Outgoing,
     registry::Registry,
@@ -108,6 +110,8 @@ struct Options {
     origins: OriginRule,
     handshake_timeout: Duration,
     tls: Option<ServerTls>,
+    proxy_protocol: Option<Arc<Peers>>,
+    trusted_proxies: Option<Arc<TrustedProxies>>,
     router: Router,
     on_http: Option<OnHttp>,
     /// The first thing that cannot work, to be told when it is to listen.
@@ -142,6 +146,8 @@ impl Server {
                 origins: OriginRule::default(),
                 handshake_timeout: Duration::from_secs(10),
                 tls: None,
+                proxy_protocol: None,
+                trusted_proxies: None,
                 router: Router::default(),
                 on_http: None,
                 mistake: None,
@@ -253,11 +259,54 @@ impl Server {
         self
     }
 
-    /// How long TLS, then the head of a request, then the body of a plain one may take each (10 s).
+    /// How long the PROXY header, then TLS, then the head of a request, then the body of a plain one may take
+    /// each (10 s).
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.options.handshake_timeout = timeout.min(LONGEST_TIMEOUT);
         self
+    }
+
+    /// Believes these proxies what their `X-Forwarded-For` says of the client's address, which
+    /// [`Request::client_ip`] then gives: addresses, ranges such as `10.0.0.0/8`, and `unix:` for whoever
+    /// connects to a Unix socket. Nobody is believed otherwise, since any client can send that header. The
+    /// last address in it that is none of these proxies' counts.
+    ///
+    /// What is no address or range is an error when the server is to listen.
+    #[must_use]
+    pub fn trust_x_forwarded_for<P: AsRef<str>>(self, proxies: impl IntoIterator<Item = P>) -> Self {
+        self.trust(proxies, ForwardedHeader::XForwardedFor)
+    }
+
+    /// As [`trust_x_forwarded_for`](Self::trust_x_forwarded_for), and instead of it, for proxies that send
+    /// `Forwarded` (RFC 7239). Only one of the two can be right: a proxy that writes one passes on the other
+    /// as the client wrote it.
+    #[must_use]
+    pub fn trust_forwarded<P: AsRef<str>>(self, proxies: impl IntoIterator<Item = P>) -> Self {
+        self.trust(proxies, ForwardedHeader::Forwarded)
+    }
+
+    fn trust<P: AsRef<str>>(mut self, proxies: impl IntoIterator<Item = P>, header: ForwardedHeader) -> Self {
+        let peers = self.peers(proxies);
+        self.options.trusted_proxies = Some(Arc::new(TrustedProxies { peers, header }));
+        self
+    }
+
+    /// Listens behind load balancers that say where a connection comes from, in the PROXY protocol's
+    /// version 1 or 2 (up to 4 KiB), before anything else is said. Who is not on this list, written as for
+    /// [`trust_x_forwarded_for`](Self::trust_x_forwarded_for), cannot connect, nor who does not begin with
+    /// that header. [`Request::remote_addr`] gives what it says.
+    #[must_use]
+    pub fn proxy_protocol<P: AsRef<str>>(mut self, balancers: impl IntoIterator<Item = P>) -> Self {
+        self.options.proxy_protocol = Some(Arc::new(self.peers(balancers)));
+        self
+    }
+
+    fn peers<P: AsRef<str>>(&mut self, list: impl IntoIterator<Item = P>) -> Peers {
+        Peers::parse(list).unwrap_or_else(|mistake| {
+            self.options.mistake.get_or_insert(mistake);
+            Peers::default()
+        })
     }
 
     /// Serves `wss://` with this certificate, and no `ws://`.

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -204,6 +204,13 @@ impl Socket {
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.link.remote_addr
+    }
+
+    /// The client's address as [`Request::client_ip`](crate::Request::client_ip) has it; on a client, the
+    /// server's.
+    #[must_use]
+    pub fn client_ip(&self) -> Option<IpAddr> {
+        self.link.client_ip()
     }
 
     /// The time from the last keepalive Ping to its Pong, if there was one.
