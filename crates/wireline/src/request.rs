@@ -26,7 +26,14 @@ use crate::{
 /// A request that passed the opening handshake's checks and the server's origin rule. Accept it or
 /// reject it, once: both take it.
 ///
-/// Dropped without an answer, the client gets a 500.
+/// Dropped without an answer, the client gets a 500. A second answer does not compile:
+///
+/// ```compile_fail,E0382
+/// # async fn example(req: wireline::Request) -> wireline::Result<()> {
+/// let ws = req.accept().await?;
+/// req.reject(http::StatusCode::FORBIDDEN).await
+/// # }
+/// ```
 ///
 /// ```no_run
 /// use http::StatusCode;
@@ -267,7 +274,7 @@ impl Accept {
     pub async fn run(self) -> Result<()> {
         let events = Arc::clone(&self.inner.request.inner.channel.events);
         let ws = self.into_future().await?;
-        events.run(ws).await
+        events.run(&ws).await
     }
 }
 

@@ -79,7 +79,7 @@ impl WebSocket {
     /// # Cancel safety
     /// Dropped, the connection is closed with 1000 like any that nobody has, and the handler is not told.
     pub async fn run(self, mut handler: impl Handler) -> Result<()> {
-        events::run(self, &mut handler).await
+        events::run(&self, &mut handler).await
     }
 
     /// A handle for other tasks to send through.
