@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { chromium } from "playwright-core";
-import { check, checkEqual, finish, group, here, reports, serve, waitFor } from "./harness.mjs";
+import { check, checkEqual, finish, group, here, reports, serve, startServer, styles, waitFor } from "./harness.mjs";
 
 const tutorial = readFileSync(path.join(here, "tutorial", "client-browser.js"), "utf8");
 
@@ -32,7 +32,7 @@ for (const type of ["open", "message", "error", "close"]) {
 
 // Opens the server's page and runs the tutorial's script on it. `alerts` is what a person would have
 // been shown, `complaints` what the browser's console said.
-async function runTutorial(pageUrl, serverUrl) {
+async function runTutorial(pageUrl, serverUrl, script = tutorial) {
   // The page allows no script but its own; ours is as good as its own.
   const page = await browser.newPage({ bypassCSP: true });
   const alerts = [];
@@ -44,7 +44,7 @@ async function runTutorial(pageUrl, serverUrl) {
   page.on("console", (message) => complaints.push(message.text()));
   await page.goto(pageUrl);
   await page.evaluate((url) => void (window.serverUrl = url), serverUrl);
-  await page.addScriptTag({ content: tutorial + NOTE_EVENTS });
+  await page.addScriptTag({ content: script + NOTE_EVENTS });
   const closed = async () => {
     await waitFor(() => alerts.some((text) => text.startsWith("[close]")));
     const events = await page.evaluate(() => window.events);
@@ -107,6 +107,35 @@ await group("tutorial client", async () => {
   checkEqual("tutorial client: server interrupted", [farewell.code, farewell.wasClean], [1001, true]);
   checkEqual("tutorial client: the server ended well", status, 0);
 });
+
+// The tutorial's server on wireline wants the subprotocol that the tutorial's script does not offer: with
+// one word more it gets on with it, in either style.
+for (const [style, program] of Object.entries(styles)) {
+  await group(`tutorial server ${style}`, async () => {
+    const log = `browser/tutorial-${style.replaceAll(" ", "-")}.log`;
+    const server = await startServer(log, program, ["127.0.0.1:0"]);
+    const host = await serve("browser/host.log");
+    const [page, url] = [`http://127.0.0.1:${host.port}/`, `ws://127.0.0.1:${server.port}/`];
+
+    const unasked = await runTutorial(page, url);
+    checkEqual(`tutorial server ${style}: no subprotocol`, await unasked.closed(), [{ type: "error" }, DIED]);
+    checkHandshakeStatus(`tutorial server ${style}: 400 without a subprotocol`, unasked, 400);
+
+    const asking = tutorial.replace("new WebSocket(serverUrl)", 'new WebSocket(serverUrl, "echo-protocol")');
+    const clean = await runTutorial(page, url, asking);
+    await waitFor(() => clean.alerts.length >= 3);
+    checkEqual(`tutorial server ${style}: open and message`, clean.alerts, GREETING);
+    await clean.page.evaluate(() => socket.close(4001, "done"));
+    const farewell = (await clean.closed()).at(-1);
+    checkEqual(`tutorial server ${style}: close event`, farewell, closeEvent(4001, "done"));
+
+    const killed = await runTutorial(page, url, asking);
+    await waitFor(() => killed.alerts.length >= 3);
+    await server.stop("SIGKILL");
+    checkEqual(`tutorial server ${style}: killed`, (await killed.closed()).at(-1), DIED);
+    await host.stop();
+  });
+}
 
 // --- Compression -------------------------------------------------------------------------------
 

@@ -14,6 +14,8 @@ const built = (name) =>
   [path.join(target, "release", name), path.join(target, "debug", name)].find(existsSync) ??
   path.join(target, "release", name);
 export const wireline = process.env.WIRELINE ?? built("wireline");
+// The tutorial's server, as the examples have it.
+export const styles = { "in a loop": built("examples/server"), "in event style": built("examples/events") };
 export const peerClient = process.env.PEER_CLIENT ?? built("examples/peer_client");
 
 let passed = 0;

@@ -10,7 +10,7 @@ import path from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import WebSocket, { WebSocketServer } from "ws";
 import { check, checkEqual, finish, group, waitFor } from "./harness.mjs";
-import { here, peerClient, reports, run, serve, start, startServer, wireline } from "./harness.mjs";
+import { here, peerClient, reports, run, serve, start, startServer, styles, wireline } from "./harness.mjs";
 import tutorial from "./tutorial/client.js";
 
 const LINES = "My name is John\nGrüße, 世界 👋\n";
@@ -151,6 +151,27 @@ await group("wireline serve", async () => {
   pushed.close();
   await server.stop();
 });
+
+// The tutorial's server on wireline, which does not fall over a client that offers nothing.
+for (const [style, program] of Object.entries(styles)) {
+  await group(`tutorial server ${style}`, async () => {
+    const log = `node-peers/tutorial-${style.replaceAll(" ", "-")}.log`;
+    const server = await startServer(log, program, ["127.0.0.1:0"]);
+    const url = `ws://127.0.0.1:${server.port}/`;
+    for (const [name, client] of Object.entries(tutorial)) {
+      const { error } = await client(url, undefined);
+      check(`tutorial server ${style}: ${name}, no subprotocol: told so`, Boolean(error), error?.split("\n")[0]);
+      checkEqual(`tutorial server ${style}: ${name}`, await client(url, "echo-protocol"), {
+        text: "My name is John",
+        binary: true,
+        close: { code: 4001, reason: "done" },
+        protocol: "echo-protocol",
+      });
+    }
+    await wsClient(`tutorial server ${style}: ws client`, url, "echo-protocol");
+    await server.stop();
+  });
+}
 
 async function wsClient(name, url, protocol, options = {}) {
   const socket = new WebSocket(url, protocol, options);

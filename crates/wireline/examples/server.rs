@@ -1,4 +1,6 @@
-//! The tutorial's server: accepts `echo-protocol` from origins that are allowed, and echoes.
+//! The tutorial's server: accepts `echo-protocol` from origins that are allowed, and echoes. Give an
+//! address to listen elsewhere than on 127.0.0.1:8080.
+#![allow(clippy::print_stdout, reason = "an example says what it sees")]
 
 use http::StatusCode;
 use wireline::{Request, Server};
@@ -7,8 +9,7 @@ fn origin_is_allowed(_origin: Option<&str>) -> bool {
     true
 }
 
-#[tokio::main]
-async fn main() -> wireline::Result<()> {
+pub(crate) fn server() -> Server {
     Server::new()
         .dangerous_any_origin() // the handler looks at the origin itself
         .on_request(|req: Request| async move {
@@ -21,6 +22,13 @@ async fn main() -> wireline::Result<()> {
             }
             Ok(())
         })
-        .listen("127.0.0.1:8080")
-        .await
+}
+
+#[tokio::main]
+async fn main() -> wireline::Result<()> {
+    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
+    let listener = server().bind(addr)?;
+    println!("Server is listening on {}", listener.local_addr()?);
+    listener.serve().await;
+    Ok(())
 }

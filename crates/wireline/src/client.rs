@@ -182,6 +182,7 @@ impl Connect {
             first_bytes: parts.read_buf,
             url: Some(target.url.into()),
             remote_addr,
+            client_ip: None,
         });
         let ws = WebSocket::new(Arc::clone(&link));
         spawn_driver(link, None);

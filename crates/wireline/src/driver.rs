@@ -19,7 +19,7 @@ mod runtime;
 use std::{
     fmt,
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{
@@ -81,6 +81,13 @@ struct Names {
     protocol: Option<String>,
     extensions: Option<Box<str>>,
     url: Option<Box<str>>,
+    client_ip: Option<IpAddr>,
+}
+
+impl Names {
+    fn is_empty(&self) -> bool {
+        self.protocol.is_none() && self.extensions.is_none() && self.url.is_none() && self.client_ip.is_none()
+    }
 }
 
 /// What a finished opening handshake leaves to make a [`Link`] of.
@@ -92,6 +99,8 @@ pub(crate) struct Opened {
     pub(crate) first_bytes: Bytes,
     pub(crate) url: Option<Box<str>>,
     pub(crate) remote_addr: Option<SocketAddr>,
+    /// What proxies say, where they do.
+    pub(crate) client_ip: Option<IpAddr>,
 }
 
 impl Link {
@@ -99,9 +108,9 @@ impl Link {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let protocol = opened.negotiated.protocol().map(str::to_owned);
         let extensions = opened.negotiated.deflate().map(|deflate| deflate.to_string().into());
-        let names = Names { protocol, extensions, url: opened.url };
-        let is_named = names.protocol.is_some() || names.extensions.is_some() || names.url.is_some();
-        let names = is_named.then(|| Box::new(names));
+        let client_ip = opened.client_ip.filter(|ip| opened.remote_addr.map(|addr| addr.ip()) != Some(*ip));
+        let names = Names { protocol, extensions, url: opened.url, client_ip };
+        let names = (!names.is_empty()).then(|| Box::new(names));
         let mut connection = Connection::new(opened.negotiated, opened.config, entropy::mask_key, now());
         connection.share_contexts(&contexts::Contexts);
         let mut core = Core::new(connection, opened.transport);
@@ -129,6 +138,11 @@ impl Link {
 
     pub(crate) fn url(&self) -> Option<&str> {
         self.names.as_ref()?.url.as_deref()
+    }
+
+    pub(crate) fn client_ip(&self) -> Option<IpAddr> {
+        let told = self.names.as_ref().and_then(|names| names.client_ip);
+        told.or_else(|| self.remote_addr.map(|addr| addr.ip()))
     }
 
     #[inline]

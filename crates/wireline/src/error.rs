@@ -35,6 +35,9 @@ pub enum Error {
     /// Certificates or keys could not be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A server was set up in a way that cannot work.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
     /// Listening failed, or an error of the application's own IO.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -100,7 +103,7 @@ impl From<wireline_proto::SendError> for SendError {
     }
 }
 
-/// Why accepting a request gave no connection.
+/// Why answering a request failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcceptError {
@@ -110,9 +113,36 @@ pub enum AcceptError {
     /// The application's fault: a header that cannot be sent. The client got a 500.
     #[error("the response header {0:?} is not valid, or is the handshake's own")]
     InvalidHeader(String),
+    /// The application's fault: a cookie of this name that cannot be sent, or the second one of it. The
+    /// client got a 500.
+    #[error("the cookie {0:?} has characters that cannot be sent, or is set twice")]
+    InvalidCookie(String),
     /// The client went away before the response reached it.
     #[error("the client left before the handshake was done: {0}")]
     ClientGone(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a server does not listen: it was set up in a way that cannot work. The caller's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// A route that cannot be used, or is in the way of another.
+    #[error("the route {pattern:?} cannot be used: {reason}")]
+    Route {
+        /// The path as it was given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What stands in a list of peers and is none.
+    #[error("{0:?} is no address, no range such as 10.0.0.0/8, and not unix:")]
+    Peer(String),
+}
+
+impl SetupError {
+    pub(crate) fn route(pattern: &str, reason: &str) -> Self {
+        Self::Route { pattern: pattern.to_owned(), reason: reason.to_owned() }
+    }
 }
 
 /// Why no connection was opened.

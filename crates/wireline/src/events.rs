@@ -6,12 +6,13 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
     thread,
 };
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
+use tokio_util::either::Either;
 use wireline_proto::CloseCode;
 
 use crate::{CloseEvent, Connect, Error, Message, Result, Server, Socket, WebSocket, driver::Received};
@@ -100,42 +101,56 @@ pub trait Handler: Send {
 }
 
 /// Calls `handler` for all that happens until the connection is over.
-pub(crate) async fn run<H: Handler>(mut ws: WebSocket, handler: &mut H) -> Result<()> {
-    let socket = ws.socket();
-    let ended = catch_panic(pin!(dispatch(&mut ws, &socket, handler))).await;
-    // Nobody takes messages any more.
-    drop(ws);
+///
+/// A connection's task is as large as the largest that it ever awaits, so what follows the last message is
+/// boxed, and nothing is handed down by value.
+pub(crate) async fn run<H: Handler>(ws: &mut WebSocket, handler: &mut H) -> Result<()> {
+    ws.link().tell_pings();
+    let ended = {
+        let mut dispatch = pin!(async {
+            handler.open(ws).await?;
+            loop {
+                let handled = match poll_fn(|cx| ws.poll_received(cx)).await? {
+                    Some(Received::Message(message)) => Either::Left(handler.message(ws, message)),
+                    Some(Received::Ping(payload)) => Either::Right(handler.ping(ws, payload)),
+                    // Put together before it comes here.
+                    Some(Received::Piece(_)) => continue,
+                    None => return Ok(()),
+                };
+                handled.await?;
+            }
+        });
+        poll_fn(|cx| poll_catching(dispatch.as_mut(), cx)).await
+    };
+    ws.link().drop_reader();
+    Box::pin(finish(ws, handler, ended)).await
+}
+
+async fn finish<H: Handler>(
+    socket: &Socket,
+    handler: &mut H,
+    ended: thread::Result<Result<()>>,
+) -> Result<()> {
     if let Ok(Err(error)) = &ended {
-        handler.error(&socket, error);
+        handler.error(socket, error);
     }
     if !matches!(ended, Ok(Ok(()))) {
-        close_badly(&socket);
+        close_badly(socket);
     }
     let close = socket.closed().await;
-    handler.close(&socket, close).await;
+    handler.close(socket, close).await;
     ended.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-async fn dispatch<H: Handler>(ws: &mut WebSocket, socket: &Socket, handler: &mut H) -> Result<()> {
-    ws.link().tell_pings();
-    handler.open(socket).await?;
-    while let Some(received) = poll_fn(|cx| ws.poll_received(cx)).await? {
-        match received {
-            Received::Message(message) => handler.message(socket, message).await?,
-            Received::Ping(payload) => handler.ping(socket, payload).await?,
-            Received::Piece(_) => {}
-        }
-    }
-    Ok(())
-}
-
 /// What a future gives, or its panic.
-async fn catch_panic<F: Future + ?Sized>(mut future: Pin<&mut F>) -> thread::Result<F::Output> {
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+fn poll_catching<F: Future + ?Sized>(
+    future: Pin<&mut F>,
+    cx: &mut Context<'_>,
+) -> Poll<thread::Result<F::Output>> {
+    match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
         Ok(polled) => polled.map(Ok),
         Err(panic) => Poll::Ready(Err(panic)),
-    })
-    .await
+    }
 }
 
 /// Closes with 1011, unless it is closing already.
@@ -143,7 +158,8 @@ fn close_badly(socket: &Socket) {
     let _ = socket.close_with(CloseCode::INTERNAL_ERROR, "");
 }
 
-type Handled<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type Handled<T> = HandledWith<'static, T>;
+type HandledWith<'h, T> = Pin<Box<dyn Future<Output = T> + Send + 'h>>;
 type On<E, T = Result<()>> = Option<Arc<dyn Fn(Socket, E) -> Handled<T> + Send + Sync>>;
 type OnError = Option<Arc<dyn Fn(&Socket, &Error) + Send + Sync>>;
 
@@ -170,10 +186,13 @@ impl Events {
     }
 
     /// Handles what happens on one connection.
-    pub(crate) async fn run(self: Arc<Self>, ws: WebSocket) -> Result<()> {
+    pub(crate) async fn run(&self, ws: &mut WebSocket) -> Result<()> {
         let mut handler = EventHandler { events: self, under_way: None, failure: None };
         run(ws, &mut handler).await?;
-        handler.failure.map_or(Ok(()), |failure| failure.unwrap_or_else(|panic| resume_unwind(panic)))
+        match handler.failure.map(|failure| *failure) {
+            Some(ended) => ended.unwrap_or_else(|panic| resume_unwind(panic)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -184,15 +203,15 @@ impl fmt::Debug for Events {
 }
 
 /// One connection's.
-struct EventHandler {
-    events: Arc<Events>,
+struct EventHandler<'e> {
+    events: &'e Events,
     /// Messages that are being handled, where that may be more than one.
     under_way: Option<Box<JoinSet<Result<()>>>>,
     /// How one of them failed, if that was found out only at the end.
-    failure: Option<thread::Result<Result<()>>>,
+    failure: Option<Box<thread::Result<Result<()>>>>,
 }
 
-impl EventHandler {
+impl EventHandler<'_> {
     /// Waits until fewer than `count` messages are under way, or one of them has failed.
     async fn wait_for_fewer_than(&mut self, count: usize) -> thread::Result<Result<()>> {
         let Some(under_way) = &mut self.under_way else { return Ok(Ok(())) };
@@ -207,33 +226,47 @@ impl EventHandler {
         }
         Ok(Ok(()))
     }
+
+    /// Has a message handled in a task of its own, as soon as there are not too many.
+    fn handle_beside_others(
+        &mut self,
+        socket: Socket,
+        handled: Handled<Result<()>>,
+    ) -> HandledWith<'_, Result<()>> {
+        Box::pin(async {
+            let has_room = self.wait_for_fewer_than(self.events.concurrency).await;
+            has_room.unwrap_or_else(|panic| resume_unwind(panic))?;
+            self.under_way.get_or_insert_default().spawn(closing_at_failure(socket, handled));
+            Ok(())
+        })
+    }
 }
 
-impl Handler for EventHandler {
-    async fn open(&mut self, socket: &Socket) -> Result<()> {
-        match &self.events.open {
-            Some(open) => open(socket.clone(), ()).await,
-            None => Ok(()),
-        }
+/// Calls a closure, if there is one.
+fn call<E>(on: &On<E>, socket: &Socket, event: E) -> Handled<Result<()>> {
+    match on {
+        Some(handle) => handle(socket.clone(), event),
+        None => Box::pin(async { Ok(()) }),
+    }
+}
+
+// The futures are boxed as they are, since a connection's task is as large as the largest that it awaits.
+impl Handler for EventHandler<'_> {
+    fn open(&mut self, socket: &Socket) -> impl Future<Output = Result<()>> + Send {
+        call(&self.events.open, socket, ())
     }
 
-    async fn message(&mut self, socket: &Socket, message: Message) -> Result<()> {
-        let Some(handle) = &self.events.message else { return Ok(()) };
+    fn message(&mut self, socket: &Socket, message: Message) -> impl Future<Output = Result<()>> + Send {
+        let handled = call(&self.events.message, socket, message);
         if self.events.concurrency <= 1 {
-            return handle(socket.clone(), message).await;
+            handled
+        } else {
+            self.handle_beside_others(socket.clone(), handled)
         }
-        let handled = handle(socket.clone(), message);
-        let has_room = self.wait_for_fewer_than(self.events.concurrency).await;
-        has_room.unwrap_or_else(|panic| resume_unwind(panic))?;
-        self.under_way.get_or_insert_default().spawn(closing_at_failure(socket.clone(), handled));
-        Ok(())
     }
 
-    async fn ping(&mut self, socket: &Socket, payload: Bytes) -> Result<()> {
-        match &self.events.ping {
-            Some(ping) => ping(socket.clone(), payload).await,
-            None => Ok(()),
-        }
+    fn ping(&mut self, socket: &Socket, payload: Bytes) -> impl Future<Output = Result<()>> + Send {
+        call(&self.events.ping, socket, payload)
     }
 
     fn error(&mut self, socket: &Socket, error: &Error) {
@@ -250,7 +283,7 @@ impl Handler for EventHandler {
                 Ok(Err(error)) => self.error(socket, error),
                 Err(_) => {}
             }
-            self.failure.get_or_insert(ended);
+            self.failure.get_or_insert(Box::new(ended));
         }
         if let Some(told) = &self.events.close {
             told(socket.clone(), close).await;
@@ -261,7 +294,7 @@ impl Handler for EventHandler {
 /// Handles a message in a task of its own. When that fails, the connection is not left to wait for
 /// another message.
 async fn closing_at_failure(socket: Socket, mut handled: Handled<Result<()>>) -> Result<()> {
-    let ended = catch_panic(handled.as_mut()).await;
+    let ended = poll_fn(|cx| poll_catching(handled.as_mut(), cx)).await;
     if !matches!(ended, Ok(Ok(()))) {
         close_badly(&socket);
     }
@@ -305,8 +338,8 @@ impl EventClient {
     /// # Cancel safety
     /// Dropped, the connection is closed with 1000, and no handler is told.
     pub async fn run(self) -> Result<()> {
-        let ws = self.connect.into_future().await?;
-        Arc::new(self.events).run(ws).await
+        let mut ws = self.connect.into_future().await?;
+        self.events.run(&mut ws).await
     }
 
     fn with_events(mut self, change: impl FnOnce(&mut Events)) -> Self {

@@ -64,10 +64,12 @@ struct Readme;
 
 mod client;
 mod close;
+mod cookie;
 mod driver;
 mod entropy;
 mod error;
 mod events;
+mod forwarded;
 mod message;
 mod message_reader;
 mod message_writer;
@@ -90,7 +92,8 @@ pub use wireline_proto::{
 pub use self::{
     client::{Connect, connect},
     close::{CloseCause, CloseEvent},
-    error::{AcceptError, ConnectError, Error, RecvError, Result, SendError, TlsError},
+    cookie::{SameSite, SetCookie},
+    error::{AcceptError, ConnectError, Error, RecvError, Result, SendError, SetupError, TlsError},
     events::{EventClient, Handler},
     message::{Message, Utf8Bytes},
     message_reader::{Frame, MessageReader},

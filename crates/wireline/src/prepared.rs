@@ -108,6 +108,12 @@ impl Outgoing {
     }
 }
 
+impl From<Prepared> for Outgoing {
+    fn from(prepared: Prepared) -> Self {
+        Self::Prepared(prepared, Compress::default())
+    }
+}
+
 impl<M: Into<Message>> From<M> for Outgoing {
     fn from(message: M) -> Self {
         Self::Message(message.into(), Compress::default())

@@ -42,6 +42,11 @@ impl Registry {
         self.lock().links.len()
     }
 
+    /// How many of them were not accepted yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.lock().links.iter().filter(|(_, link)| link.upgrade().is_none()).count()
+    }
+
     /// Closes every connection, and those that are yet to be accepted as soon as they are.
     pub(crate) fn close_all(&self) {
         let mut entries = self.lock();
@@ -79,7 +84,8 @@ impl Registry {
         Drained { connections, cut: cut + left }
     }
 
-    fn links(&self) -> Vec<Arc<Link>> {
+    /// Those that were accepted.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
         self.lock().links.iter().filter_map(|(_, link)| link.upgrade()).collect()
     }
 }

@@ -1,9 +1,10 @@
 //! A request for a WebSocket, which waits for the application's yes or no.
 
 use std::{
+    borrow::Cow,
     fmt,
     future::{Future, IntoFuture},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
 };
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 use wireline_proto::{Config, handshake::UpgradeRequest};
 
 use crate::{
-    AcceptError, Result, WebSocket,
+    AcceptError, Result, SetCookie, WebSocket, cookie,
     driver::{Link, Opened, Seat},
     events::Events,
     transport::Transport,
@@ -25,7 +26,14 @@ use crate::{
 /// A request that passed the opening handshake's checks and the server's origin rule. Accept it or
 /// reject it, once: both take it.
 ///
-/// Dropped without an answer, the client gets a 500.
+/// Dropped without an answer, the client gets a 500. A second answer does not compile:
+///
+/// ```compile_fail,E0382
+/// # async fn example(req: wireline::Request) -> wireline::Result<()> {
+/// let ws = req.accept().await?;
+/// req.reject(http::StatusCode::FORBIDDEN).await
+/// # }
+/// ```
 ///
 /// ```no_run
 /// use http::StatusCode;
@@ -53,7 +61,16 @@ pub struct Request {
 struct Inner {
     head: http::request::Parts,
     upgrade: UpgradeRequest,
+    matched: Matched,
     channel: Channel,
+}
+
+/// What the route that a request took says of it.
+#[derive(Debug, Default)]
+pub(crate) struct Matched {
+    /// The subprotocol that the route is for.
+    pub(crate) protocol: Option<String>,
+    pub(crate) params: Vec<(String, String)>,
 }
 
 /// How an answer gets back to HTTP, and the connection to its driver.
@@ -64,11 +81,17 @@ pub(crate) struct Channel {
     pub(crate) config: Arc<Config>,
     pub(crate) events: Arc<Events>,
     pub(crate) remote_addr: Option<SocketAddr>,
+    pub(crate) client_ip: Option<IpAddr>,
 }
 
 impl Request {
-    pub(crate) fn new(head: http::request::Parts, upgrade: UpgradeRequest, channel: Channel) -> Self {
-        Self { inner: Box::new(Inner { head, upgrade, channel }) }
+    pub(crate) fn new(
+        head: http::request::Parts,
+        upgrade: UpgradeRequest,
+        matched: Matched,
+        channel: Channel,
+    ) -> Self {
+        Self { inner: Box::new(Inner { head, upgrade, matched, channel }) }
     }
 
     /// Path and query, as they were asked for.
@@ -87,6 +110,13 @@ impl Request {
     #[must_use]
     pub fn query(&self) -> Option<&str> {
         self.inner.head.uri.query()
+    }
+
+    /// What stands in the path for `{name}` in the [route](crate::Server::route), percent-decoded.
+    #[must_use]
+    pub fn param(&self, name: &str) -> Option<&str> {
+        let params = &self.inner.matched.params;
+        params.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
     /// All headers.
@@ -119,21 +149,40 @@ impl Request {
         self.inner.upgrade.protocols()
     }
 
-    /// The client's address; `None` on a Unix socket.
+    /// The first cookie of this name, percent-decoded.
+    #[must_use]
+    pub fn cookie(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.cookies().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// All cookies as names and values, percent-decoded. What is broken of them is left out, or as it came.
+    pub fn cookies(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+        cookie::cookies(&self.inner.head.headers)
+    }
+
+    /// The peer's address, or what the [PROXY protocol](crate::Server::proxy_protocol) says in its place;
+    /// `None` on a Unix socket.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.inner.channel.remote_addr
     }
 
+    /// The client's address: the peer's, unless the peer is a proxy that is
+    /// [trusted](crate::Server::trust_x_forwarded_for) to say for whom it asks. `None` on a Unix socket
+    /// otherwise.
+    #[must_use]
+    pub fn client_ip(&self) -> Option<IpAddr> {
+        self.inner.channel.client_ip
+    }
+
     /// Agrees to the connection: await the builder for the [`WebSocket`].
-    pub fn accept(self) -> Accept {
+    ///
+    /// On a [route for a subprotocol](crate::Server::route_protocol) it agrees to that one.
+    pub fn accept(mut self) -> Accept {
+        let protocol = self.inner.matched.protocol.take();
+        let headers = HeaderMap::new();
         Accept {
-            inner: Box::new(Acceptance {
-                request: self,
-                protocol: None,
-                headers: HeaderMap::new(),
-                invalid: None,
-            }),
+            inner: Box::new(Acceptance { request: self, protocol, headers, cookies: vec![], invalid: None }),
         }
     }
 
@@ -144,7 +193,7 @@ impl Request {
         // 101 would look like an acceptance, and other 1xx like no answer at all.
         let refusal = if status.is_informational() { StatusCode::INTERNAL_SERVER_ERROR } else { status };
         *response.status_mut() = refusal;
-        Reject { inner: Box::new(Refusal { request: self, response }) }
+        Reject { inner: Box::new(Refusal { request: self, response, invalid: None }) }
     }
 }
 
@@ -166,7 +215,9 @@ struct Acceptance {
     request: Request,
     protocol: Option<String>,
     headers: HeaderMap,
-    invalid: Option<String>,
+    /// Names of cookies that are set.
+    cookies: Vec<String>,
+    invalid: Option<AcceptError>,
 }
 
 impl Accept {
@@ -177,14 +228,36 @@ impl Accept {
         self
     }
 
-    /// Adds a header to the response, such as `Set-Cookie`. The handshake's own headers and values with
-    /// control characters are an error when this is awaited, and the client gets a 500.
+    /// Adds a header to the response. The handshake's own headers and values with control characters are
+    /// an error when this is awaited, and the client gets a 500.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         match parse_header(name, value) {
             Some((name, value)) => {
                 self.inner.headers.append(name, value);
             }
-            None => self.inner.invalid = Some(name.to_owned()),
+            None => self.inner.invalid = Some(AcceptError::InvalidHeader(name.to_owned())),
+        }
+        self
+    }
+
+    /// Sets a cookie. One that cannot be sent, or has the name of another, is an error when this is
+    /// awaited, and the client gets a 500.
+    ///
+    /// ```no_run
+    /// # async fn example(req: wireline::Request) -> wireline::Result<()> {
+    /// use wireline::SetCookie;
+    /// let ws = req.accept().cookie(SetCookie::new("session", "31d4d96e").http_only()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cookie(mut self, cookie: SetCookie) -> Self {
+        let (name, value) = cookie.into_header();
+        match value {
+            Some(value) if !self.inner.cookies.contains(&name) => {
+                self.inner.headers.append(header::SET_COOKIE, value);
+                self.inner.cookies.push(name);
+            }
+            _ => self.inner.invalid = Some(AcceptError::InvalidCookie(name)),
         }
         self
     }
@@ -200,16 +273,16 @@ impl Accept {
     /// Dropped, it is as with [`Request::accept`] before, and as with [`WebSocket::run`] afterwards.
     pub async fn run(self) -> Result<()> {
         let events = Arc::clone(&self.inner.request.inner.channel.events);
-        let ws = self.into_future().await?;
-        events.run(ws).await
+        let mut ws = self.into_future().await?;
+        events.run(&mut ws).await
     }
 }
 
 impl Acceptance {
     async fn run(self) -> Result<WebSocket, AcceptError> {
         let Inner { upgrade, channel, .. } = *self.request.inner;
-        if let Some(name) = self.invalid {
-            return Err(AcceptError::InvalidHeader(name));
+        if let Some(error) = self.invalid {
+            return Err(error);
         }
         let upgrade = match &channel.config.deflate {
             Some(options) => upgrade.agree_to_deflate(options),
@@ -241,6 +314,7 @@ impl Acceptance {
             first_bytes: parts.read_buf,
             url: None,
             remote_addr: channel.remote_addr,
+            client_ip: channel.client_ip,
         });
         let ws = WebSocket::new(Arc::clone(&link));
         channel.seat.take(&link);
@@ -268,6 +342,7 @@ pub struct Reject {
 struct Refusal {
     request: Request,
     response: Response<Bytes>,
+    invalid: Option<String>,
 }
 
 impl Reject {
@@ -277,10 +352,14 @@ impl Reject {
         self
     }
 
-    /// Adds a header, such as `Retry-After`. One that cannot be sent is left out.
+    /// Adds a header, such as `Retry-After`. As with [`Accept::header`], one that cannot be sent is an error
+    /// when this is awaited, and the client gets a 500.
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        if let Some((name, value)) = parse_header(name, value) {
-            self.inner.response.headers_mut().append(name, value);
+        match parse_header(name, value) {
+            Some((name, value)) => {
+                self.inner.response.headers_mut().append(name, value);
+            }
+            None => self.inner.invalid = Some(name.to_owned()),
         }
         self
     }
@@ -291,9 +370,14 @@ impl IntoFuture for Reject {
     type IntoFuture = std::future::Ready<Result<()>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Refusal { request, response } = *self.inner;
-        let _ = request.inner.channel.answer.send(response);
-        std::future::ready(Ok(()))
+        let Refusal { request, response, invalid } = *self.inner;
+        std::future::ready(match invalid {
+            Some(name) => Err(AcceptError::InvalidHeader(name).into()),
+            None => {
+                let _ = request.inner.channel.answer.send(response);
+                Ok(())
+            }
+        })
     }
 }
 

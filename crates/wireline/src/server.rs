@@ -2,6 +2,8 @@
 
 mod http1;
 mod listener;
+mod proxy_protocol;
+mod router;
 
 use std::{
     fmt,
@@ -19,12 +21,17 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use wireline_proto::Config;
 
-use self::listener::{Incoming, accept_loop};
+use self::{
+    listener::{Incoming, accept_loop},
+    router::Router,
+};
 use crate::{
-    Request, Result, ServerTls,
+    Prepared, Request, Result, ServerTls, SetupError, Socket,
     driver::{Seat, spawn_handler},
     events::Events,
+    forwarded::{ForwardedHeader, Peers, TrustedProxies},
     origin::OriginRule,
+    prepared::Outgoing,
     registry::Registry,
     transport::unpace,
 };
@@ -103,8 +110,12 @@ struct Options {
     origins: OriginRule,
     handshake_timeout: Duration,
     tls: Option<ServerTls>,
-    on_request: Option<OnRequest>,
+    proxy_protocol: Option<Arc<Peers>>,
+    trusted_proxies: Option<Arc<TrustedProxies>>,
+    router: Router,
     on_http: Option<OnHttp>,
+    /// The first thing that cannot work, to be told when it is to listen.
+    mistake: Option<SetupError>,
 }
 
 /// How far a server is.
@@ -135,8 +146,11 @@ impl Server {
                 origins: OriginRule::default(),
                 handshake_timeout: Duration::from_secs(10),
                 tls: None,
-                on_request: None,
+                proxy_protocol: None,
+                trusted_proxies: None,
+                router: Router::default(),
                 on_http: None,
+                mistake: None,
             },
             registry: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),
@@ -152,7 +166,60 @@ impl Server {
         F: Fn(Request) -> H + Send + Sync + 'static,
         H: Future<Output = Result<()>> + Send + 'static,
     {
-        self.options.on_request = Some(in_a_task_of_its_own(handler));
+        self.options.router.set_rest(in_a_task_of_its_own(handler));
+        self
+    }
+
+    /// What to do with requests for a path, such as `/chat/{room}` or `/files/{*path}`:
+    /// [`Request::param`] gives what stands in the place of a name. What no route takes goes to
+    /// [`on_request`](Self::on_request), or gets a 404. A path that is no pattern, or is in the way of
+    /// another, is an error when the server is to listen.
+    ///
+    /// ```no_run
+    /// use wireline::{Request, Server};
+    ///
+    /// # async fn example() -> wireline::Result<()> {
+    /// Server::new()
+    ///     .route("/chat/{room}", |req: Request| async move {
+    ///         let room = req.param("room").unwrap_or_default().to_owned();
+    ///         req.accept().await?.send(format!("welcome to {room}")).await?;
+    ///         Ok(())
+    ///     })
+    ///     .route_protocol("/data", "v2", |req: Request| async move { req.accept().run().await })
+    ///     .listen("127.0.0.1:8080")
+    ///     .await
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn route<F, H>(self, path: impl Into<String>, handler: F) -> Self
+    where
+        F: Fn(Request) -> H + Send + Sync + 'static,
+        H: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.add_route(path.into(), None, in_a_task_of_its_own(handler))
+    }
+
+    /// As [`route`](Self::route), for clients that offer this subprotocol: [`Request::accept`] agrees to
+    /// it. A path can have several; the client's favourite decides, and a route without a subprotocol takes
+    /// the others. Names are compared with case.
+    #[must_use]
+    pub fn route_protocol<F, H>(
+        self,
+        path: impl Into<String>,
+        protocol: impl Into<String>,
+        handler: F,
+    ) -> Self
+    where
+        F: Fn(Request) -> H + Send + Sync + 'static,
+        H: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.add_route(path.into(), Some(protocol.into()), in_a_task_of_its_own(handler))
+    }
+
+    fn add_route(mut self, path: String, protocol: Option<String>, on_request: OnRequest) -> Self {
+        if let Err(mistake) = self.options.router.add(path, protocol, on_request) {
+            self.options.mistake.get_or_insert(mistake);
+        }
         self
     }
 
@@ -192,11 +259,54 @@ impl Server {
         self
     }
 
-    /// How long TLS, then the head of a request, then the body of a plain one may take each (10 s).
+    /// How long the PROXY header, then TLS, then the head of a request, then the body of a plain one may take
+    /// each (10 s).
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.options.handshake_timeout = timeout.min(LONGEST_TIMEOUT);
         self
+    }
+
+    /// Believes these proxies what their `X-Forwarded-For` says of the client's address, which
+    /// [`Request::client_ip`] then gives: addresses, ranges such as `10.0.0.0/8`, and `unix:` for whoever
+    /// connects to a Unix socket. Nobody is believed otherwise, since any client can send that header. The
+    /// last address in it that is none of these proxies' counts.
+    ///
+    /// What is no address or range is an error when the server is to listen.
+    #[must_use]
+    pub fn trust_x_forwarded_for<P: AsRef<str>>(self, proxies: impl IntoIterator<Item = P>) -> Self {
+        self.trust(proxies, ForwardedHeader::XForwardedFor)
+    }
+
+    /// As [`trust_x_forwarded_for`](Self::trust_x_forwarded_for), and instead of it, for proxies that send
+    /// `Forwarded` (RFC 7239). Only one of the two can be right: a proxy that writes one passes on the other
+    /// as the client wrote it.
+    #[must_use]
+    pub fn trust_forwarded<P: AsRef<str>>(self, proxies: impl IntoIterator<Item = P>) -> Self {
+        self.trust(proxies, ForwardedHeader::Forwarded)
+    }
+
+    fn trust<P: AsRef<str>>(mut self, proxies: impl IntoIterator<Item = P>, header: ForwardedHeader) -> Self {
+        let peers = self.peers(proxies);
+        self.options.trusted_proxies = Some(Arc::new(TrustedProxies { peers, header }));
+        self
+    }
+
+    /// Listens behind load balancers that say where a connection comes from, in the PROXY protocol's
+    /// version 1 or 2 (up to 4 KiB), before anything else is said. Who is not on this list, written as for
+    /// [`trust_x_forwarded_for`](Self::trust_x_forwarded_for), cannot connect, nor who does not begin with
+    /// that header. [`Request::remote_addr`] gives what it says.
+    #[must_use]
+    pub fn proxy_protocol<P: AsRef<str>>(mut self, balancers: impl IntoIterator<Item = P>) -> Self {
+        self.options.proxy_protocol = Some(Arc::new(self.peers(balancers)));
+        self
+    }
+
+    fn peers<P: AsRef<str>>(&mut self, list: impl IntoIterator<Item = P>) -> Peers {
+        Peers::parse(list).unwrap_or_else(|mistake| {
+            self.options.mistake.get_or_insert(mistake);
+            Peers::default()
+        })
     }
 
     /// Serves `wss://` with this certificate, and no `ws://`.
@@ -209,22 +319,36 @@ impl Server {
     /// Listens on `addr` and serves until [`shutdown`](ServerHandle::shutdown), or for ever.
     ///
     /// # Errors
-    /// When the address cannot be listened on. Errors of single connections do not end a server, nor does
-    /// running out of file descriptors.
+    /// When the address cannot be listened on, or a setting before was a mistake. Errors of single
+    /// connections do not end a server, nor does running out of file descriptors.
     pub async fn listen(self, addr: impl ToSocketAddrs) -> Result<()> {
         self.bind(addr)?.serve().await;
         Ok(())
     }
 
-    /// Listens on `addr` and does not serve yet: to learn a port that the system chose, or to keep a
-    /// handle. A name with several addresses gets the first that works.
+    /// Listens on `addr` and does not serve yet: to learn a port that the system chose, to keep a handle,
+    /// or to listen in several places. A name with several addresses gets the first that works.
+    ///
+    /// A server and its clones are one server: their connections are listed, spoken to and shut down
+    /// together. So each place can have settings of its own:
+    ///
+    /// ```no_run
+    /// # async fn example(server: wireline::Server, tls: wireline::ServerTls) -> wireline::Result<()> {
+    /// let plain = server.bind("0.0.0.0:80")?;
+    /// let secure = server.clone().tls(tls).bind("0.0.0.0:443")?;
+    /// let local = server.bind_unix("/run/chat.sock")?;
+    /// tokio::join!(plain.serve(), secure.serve(), local.serve());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// When the address cannot be listened on, or a setting before was a mistake.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn bind(&self, addr: impl ToSocketAddrs) -> Result<Listener> {
+        self.check()?;
         let listener = std::net::TcpListener::bind(&*addr.to_socket_addrs()?.collect::<Vec<_>>())?;
         listener.set_nonblocking(true)?;
         if listener.local_addr()?.ip().is_loopback() {
@@ -236,16 +360,17 @@ impl Server {
     /// Listens on a Unix socket at `path`, which must not exist.
     ///
     /// # Errors
-    /// When the path cannot be listened on.
+    /// When the path cannot be listened on, or a setting before was a mistake.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     #[cfg(unix)]
     pub fn bind_unix(&self, path: impl AsRef<Path>) -> Result<Listener> {
+        self.check()?;
         Ok(self.listener(Incoming::Unix(tokio::net::UnixListener::bind(path)?)))
     }
 
-    /// Stops it, from anywhere.
+    /// Speaks to its connections and stops it, from anywhere.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
         ServerHandle { registry: Arc::clone(&self.registry), phase: self.phase.clone() }
@@ -256,10 +381,14 @@ impl Server {
         self
     }
 
+    fn check(&self) -> Result<(), SetupError> {
+        self.options.mistake.clone().map_or(Ok(()), Err)
+    }
+
     fn listener(&self, incoming: Incoming) -> Listener {
         let mut server = self.clone();
-        if server.options.on_request.is_none() && !server.options.events.is_empty() {
-            server.options.on_request = Some(in_a_task_of_its_own(accept_everyone));
+        if server.options.router.is_empty() && !server.options.events.is_empty() {
+            server.options.router.set_rest(in_a_task_of_its_own(accept_everyone));
         }
         Listener { server, incoming }
     }
@@ -317,7 +446,7 @@ impl Listener {
         self.incoming.local_addr()
     }
 
-    /// Stops it, from anywhere.
+    /// Speaks to its connections and stops it, from anywhere.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
         self.server.handle()
@@ -331,7 +460,20 @@ impl Listener {
     }
 }
 
-/// Ends a server.
+/// Speaks to all connections of a server, and ends it.
+///
+/// ```no_run
+/// # async fn example() -> wireline::Result<()> {
+/// let server = wireline::Server::new();
+/// let everyone = server.handle();
+/// // What one says, all hear.
+/// let server = server.on_message(move |_, message| {
+///     everyone.broadcast(message);
+///     async { Ok(()) }
+/// });
+/// server.listen("127.0.0.1:8080").await
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ServerHandle {
     registry: Arc<Registry>,
@@ -353,6 +495,28 @@ impl ServerHandle {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.registry.len()
+    }
+
+    /// How many of them their handler has not accepted yet.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.registry.pending()
+    }
+
+    /// Those that were accepted and are not over.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<Socket> {
+        self.registry.links().into_iter().map(Socket::new).collect()
+    }
+
+    /// Sends a message to every connection, framed and compressed once, without waiting; how many get it.
+    /// A connection does not that is closing, or whose peer reads so slowly that the send cap is reached.
+    /// Who wants to treat these otherwise goes through [`sockets`](Self::sockets).
+    pub fn broadcast(&self, message: impl Into<Prepared>) -> usize {
+        let message = message.into();
+        let links = self.registry.links();
+        let sent = links.iter().map(|link| link.try_send(Outgoing::from(message.clone())));
+        sent.filter(Result::is_ok).count()
     }
 
     /// Stops accepting, closes every connection with 1001, waits up to `grace` for the closing

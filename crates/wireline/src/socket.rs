@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -89,8 +89,7 @@ impl Socket {
     /// As [`send`](Self::send).
     #[inline]
     pub fn send_prepared(&self, message: &Prepared) -> SendMessage<'_> {
-        let message = Outgoing::Prepared(message.clone(), Compress::default());
-        SendMessage { link: &self.link, message: Some(message), place: None }
+        SendMessage { link: &self.link, message: Some(Outgoing::from(message.clone())), place: None }
     }
 
     /// Sends a message that was framed before, without waiting: for one message to many sockets. The
@@ -100,7 +99,7 @@ impl Socket {
     /// # Errors
     /// As [`try_send`](Self::try_send). A peer that does not read costs the send cap at most.
     pub fn try_send_prepared(&self, message: &Prepared) -> Result<(), SendError> {
-        self.link.try_send(Outgoing::Prepared(message.clone(), Compress::default()))
+        self.link.try_send(Outgoing::from(message.clone()))
     }
 
     /// A writer of one message, of any length, of whose pieces none is kept longer than it takes to send.
@@ -231,6 +230,13 @@ impl Socket {
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.link.remote_addr
+    }
+
+    /// The client's address as [`Request::client_ip`](crate::Request::client_ip) has it; on a client, the
+    /// server's.
+    #[must_use]
+    pub fn client_ip(&self) -> Option<IpAddr> {
+        self.link.client_ip()
     }
 
     /// The time from the last keepalive Ping to its Pong, if there was one.

@@ -129,8 +129,8 @@ impl WebSocket {
     ///
     /// # Cancel safety
     /// Dropped, the connection is closed with 1000 like any that nobody has, and the handler is not told.
-    pub async fn run(self, mut handler: impl Handler) -> Result<()> {
-        events::run(self, &mut handler).await
+    pub async fn run(mut self, mut handler: impl Handler) -> Result<()> {
+        events::run(&mut self, &mut handler).await
     }
 
     /// A handle for other tasks to send through.

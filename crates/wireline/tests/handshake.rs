@@ -298,7 +298,10 @@ fn choosy() -> (Server, mpsc::UnboundedReceiver<Option<AcceptError>>) {
                 "/cookie" => req.accept().header("Set-Cookie", "a=1").header("Set-Cookie", "b=2"),
                 "/reject" => {
                     let reject = req.reject(StatusCode::TOO_MANY_REQUESTS).body("later");
-                    return reject.header("Retry-After", "5").header("X", "a\r\nEvil: yes").await;
+                    return reject.header("Retry-After", "5").await;
+                }
+                "/bad-reject" => {
+                    return req.reject(StatusCode::FORBIDDEN).header("X", "a\r\nEvil: yes").await;
                 }
                 "/reject-101" => return req.reject(StatusCode::SWITCHING_PROTOCOLS).await,
                 "/dropped" => return Ok(()),
@@ -350,8 +353,10 @@ async fn a_rejection_reaches_the_client_whole() {
     let response = refused(addr, "/reject").await;
     assert_eq!(response.status(), 429);
     assert_eq!(response.headers()["retry-after"], "5");
-    assert!(!response.headers().contains_key("evil"));
     assert_eq!(&**response.body(), b"later");
+    let response = refused(addr, "/bad-reject").await;
+    assert_eq!(response.status(), 500, "a header that cannot be sent is an error of the handler's");
+    assert!(!response.headers().contains_key("evil"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -28,12 +28,21 @@ const BUDGET: usize = 1536;
 /// How the server of the child process compresses: "takeover", "no takeover", or not at all.
 const DEFLATE: &str = "WIRELINE_TEST_DEFLATE";
 
+/// Whether it is in event style.
+const EVENTS: &str = "WIRELINE_TEST_EVENTS";
+
 fn echo() -> Server {
     let deflate = std::env::var(DEFLATE).ok().map(|which| {
         let takeover = which == "takeover";
         Deflate::server().threshold(0).send_context_takeover(takeover).receive_context_takeover(takeover)
     });
-    Server::new().config(Config::server().deflate(deflate)).on_request(|req: Request| async move {
+    let server = Server::new().config(Config::server().deflate(deflate));
+    if std::env::var_os(EVENTS).is_some() {
+        return server
+            .on_request(|req: Request| async move { req.accept().run().await })
+            .on_message(|socket, message| async move { Ok(socket.send(message).await?) });
+    }
+    server.on_request(|req: Request| async move {
         let mut ws = req.accept().await?;
         while let Some(message) = ws.recv().await? {
             ws.send(message).await?;
@@ -71,14 +80,10 @@ struct ServerProcess {
 }
 
 impl ServerProcess {
-    fn start() -> Self {
-        Self::start_with(None)
-    }
-
-    fn start_with(deflate: Option<&str>) -> Self {
+    fn start_with(setting: Option<(&str, &str)>) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this binary has a path"))
             .args(["--ignored", "--exact", "the_server_of_a_child_process", "--nocapture"])
-            .envs(deflate.map(|which| (DEFLATE, which)))
+            .envs(setting)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -142,10 +147,15 @@ fn echo_one(peer: &mut RawPeer) {
 }
 
 #[test]
-fn an_idle_connection_costs_at_most_one_and_a_half_kilobytes() {
+fn an_idle_connection_costs_at_most_one_and_a_half_kilobytes_in_either_style() {
+    idle_connections_are_within_budget(None);
+    idle_connections_are_within_budget(Some((EVENTS, "")));
+}
+
+fn idle_connections_are_within_budget(setting: Option<(&str, &str)>) {
     let limit = descriptor_limit();
     assert!(limit > CONNECTIONS + 200, "{limit} file descriptors are too few; raise them: ulimit -n 16384");
-    let server = ServerProcess::start();
+    let server = ServerProcess::start_with(setting);
     // What a server sets up once is not a connection's cost.
     let mut warm: Vec<_> = (0..64).map(|_| RawPeer::connect(server.addr)).collect();
     warm.iter_mut().for_each(echo_one);
@@ -154,7 +164,7 @@ fn an_idle_connection_costs_at_most_one_and_a_half_kilobytes() {
     let before = server.settled_resident_bytes();
     let mut peers: Vec<_> = (0..CONNECTIONS).map(|_| RawPeer::connect(server.addr)).collect();
     let idle = (server.settled_resident_bytes() - before) / CONNECTIONS;
-    eprintln!("an idle connection costs {idle} bytes of RSS");
+    eprintln!("an idle connection {setting:?} costs {idle} bytes of RSS");
     peers.iter_mut().for_each(echo_one);
     let used = (server.settled_resident_bytes() - before) / CONNECTIONS;
     eprintln!("an idle connection that echoed once costs {used} bytes of RSS");
@@ -166,7 +176,7 @@ fn an_idle_connection_costs_at_most_one_and_a_half_kilobytes() {
 /// that an object of 1 KB is.
 fn idle_compressed_connection(which: &str) -> usize {
     const CONNECTIONS: usize = 5000;
-    let server = ServerProcess::start_with(Some(which));
+    let server = ServerProcess::start_with(Some((DEFLATE, which)));
     let object = format!(r#"{{"type":"update","items":[{}0]}}"#, "1234567,".repeat(120)).into_bytes();
     let settings = CompressorSettings { level: 6, window_bits: 12, memory_level: 5 };
     let mut compressed = Vec::new();

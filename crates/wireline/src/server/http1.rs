@@ -1,6 +1,6 @@
 //! HTTP/1.1 until a request asks for a WebSocket: hyper's, with this server's limits and answers.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{oneshot, watch};
 use wireline_proto::handshake::UpgradeRequest;
 
-use super::{Options, Phase};
+use super::{Options, Phase, proxy_protocol};
 use crate::{
     driver::Seat,
     registry::Registry,
@@ -34,25 +34,27 @@ const MAX_BODY: usize = 64 << 10;
 /// shutdown is over.
 pub(super) async fn serve(
     transport: Transport,
+    remote_addr: Option<SocketAddr>,
     options: Arc<Options>,
     registry: Arc<Registry>,
     phase: watch::Receiver<Phase>,
 ) {
     let mut until = phase.clone();
     tokio::select! {
-        () = secure_and_serve(transport, options, registry, phase) => {}
+        () = secure_and_serve(transport, remote_addr, options, registry, phase) => {}
         Ok(_) = until.wait_for(|phase| *phase >= Phase::Over) => {}
     }
 }
 
-/// TLS if wanted, then HTTP.
+/// The PROXY protocol and TLS if wanted, then HTTP.
 async fn secure_and_serve(
-    transport: Transport,
+    mut transport: Transport,
+    remote_addr: Option<SocketAddr>,
     options: Arc<Options>,
     registry: Arc<Registry>,
     phase: watch::Receiver<Phase>,
 ) {
-    let remote_addr = transport.remote_addr();
+    let Ok(remote_addr) = introduce(&mut transport, remote_addr, &options).await else { return };
     let Some(transport) = secure(transport, &options).await else { return };
     let service = {
         let options = Arc::clone(&options);
@@ -70,6 +72,30 @@ async fn secure_and_serve(
         .with_upgrades();
     if let Err(error) = drive(connection, phase).await {
         tracing::debug!(%error, ?remote_addr, "an HTTP connection ended early");
+    }
+}
+
+/// Where the connection comes from: behind a load balancer, as that says.
+async fn introduce(
+    transport: &mut Transport,
+    remote_addr: Option<SocketAddr>,
+    options: &Options,
+) -> io::Result<Option<SocketAddr>> {
+    let Some(balancers) = &options.proxy_protocol else { return Ok(remote_addr) };
+    let introduced = if balancers.include(remote_addr.map(|addr| addr.ip())) {
+        let header = proxy_protocol::read_source(transport);
+        tokio::time::timeout(options.handshake_timeout, header)
+            .await
+            .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    } else {
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not from one of the load balancers"))
+    };
+    match introduced {
+        Ok(source) => Ok(source.or(remote_addr)),
+        Err(error) => {
+            tracing::info!(%error, ?remote_addr, "refused a connection without its PROXY header");
+            Err(error)
+        }
     }
 }
 
@@ -161,7 +187,9 @@ async fn upgrade(
         tracing::info!(?origin, ?remote_addr, "refused a WebSocket request: foreign origin");
         return text(StatusCode::FORBIDDEN, "pages of this origin may not connect here\n");
     }
-    let Some(on_request) = &options.on_request else { return status_response(StatusCode::NOT_FOUND) };
+    let Some((on_request, matched)) = options.router.find(request.uri().path(), checked.protocols()) else {
+        return status_response(StatusCode::NOT_FOUND);
+    };
     let Some(registration) = registry.register() else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down\n");
     };
@@ -169,9 +197,15 @@ async fn upgrade(
     let (answer, answered) = oneshot::channel();
     let seat = Seat::new(registration);
     let (config, events) = (Arc::clone(&options.config), Arc::clone(&options.events));
+    let peer = remote_addr.map(|addr| addr.ip().to_canonical());
+    let client_ip = match &options.trusted_proxies {
+        Some(proxies) => proxies.client_ip(peer, request.headers()),
+        None => peer,
+    };
     let (head, _) = request.into_parts();
-    let channel = Channel { answer, on_upgrade, seat: Arc::clone(&seat), config, events, remote_addr };
-    on_request(Request::new(head, checked, channel), seat);
+    let channel =
+        Channel { answer, on_upgrade, seat: Arc::clone(&seat), config, events, remote_addr, client_ip };
+    on_request(Request::new(head, checked, matched, channel), seat);
     answered.await.unwrap_or_else(|_| {
         tracing::warn!(?remote_addr, "a handler neither accepted nor rejected its request");
         status_response(StatusCode::INTERNAL_SERVER_ERROR)

@@ -27,15 +27,16 @@ impl Incoming {
         }
     }
 
-    async fn accept(&self) -> io::Result<Transport> {
+    /// The next transport, and the peer's address if it has one.
+    async fn accept(&self) -> io::Result<(Transport, Option<SocketAddr>)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, remote_addr) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Transport::Tcp(stream))
+                Ok((Transport::Tcp(stream), Some(remote_addr)))
             }
             #[cfg(unix)]
-            Self::Unix(listener) => Ok(Transport::Unix(listener.accept().await?.0)),
+            Self::Unix(listener) => Ok((Transport::Unix(listener.accept().await?.0), None)),
         }
     }
 }
@@ -55,9 +56,10 @@ pub(super) async fn accept_loop(
             accepted = incoming.accept() => accepted,
         };
         match accepted {
-            Ok(transport) => {
+            Ok((transport, remote_addr)) => {
                 tokio::spawn(http1::serve(
                     transport,
+                    remote_addr,
                     Arc::clone(&options),
                     Arc::clone(&registry),
                     phase.clone(),
