@@ -79,6 +79,7 @@ impl WebSocket {
     /// # Cancel safety
     /// Dropped, the connection is closed with 1000 like any that nobody has, and the handler is not told.
     pub async fn run(self, mut handler: impl Handler) -> Result<()> {
+        self.link().tell_pings();
         events::run(&self, &mut handler).await
     }
 
