@@ -192,3 +192,55 @@ fn the_compiler_that_the_readme_names_is_the_manifests() {
     let version = manifest.split("rust-version = \"").nth(1).unwrap().split('"').next().unwrap();
     assert!(read("README.md").contains(&format!("Rust {version}")), "README must name Rust {version}");
 }
+
+/// The rows of PARITY.md: ids, and what shows that each has its equivalent.
+fn parity() -> Vec<(String, String)> {
+    let text = read("PARITY.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    let cells = rows.map(|row| row.split(" | ").map(str::to_owned).collect::<Vec<_>>());
+    cells
+        .filter(|cells| cells[0] != "id")
+        .map(|cells| match &cells[..] {
+            [id, _, _, shown_by] => (id.trim().to_owned(), shown_by.clone()),
+            _ => panic!("PARITY.md: {cells:?} are not four cells"),
+        })
+        .collect()
+}
+
+#[test]
+fn every_test_that_parity_names_is_there() {
+    for (id, shown_by) in parity() {
+        if ["not yet", "does not apply"].contains(&&*shown_by) {
+            continue;
+        }
+        for shown_by in shown_by.split(", ") {
+            let name = shown_by.trim_matches('`').split_once("::");
+            let (file, test) = name.unwrap_or_else(|| panic!("PARITY.md, {id}: {shown_by:?} is no test"));
+            let text = read(&format!("crates/{file}"));
+            let before = text.split_once(&format!("fn {test}(")).map(|(before, _)| before);
+            let before = before.unwrap_or_else(|| panic!("PARITY.md, {id}: {file} has no {test}"));
+            let attribute = before.rsplit("#[").next().unwrap_or_default();
+            assert!(attribute.contains("test"), "PARITY.md, {id}: {test} is not a test");
+        }
+    }
+}
+
+#[test]
+fn parity_has_a_row_for_everything_that_npm_websocket_offers() {
+    let mut found = Vec::new();
+    for (ids, _) in parity() {
+        for id in ids.split(", ").filter(|id| !id.is_empty()) {
+            let (first, last) = id.split_once('–').unwrap_or((id, id));
+            assert_eq!(first[..1], last[..1], "PARITY.md: {id}");
+            let number = |id: &str| id[1..].parse::<u8>().unwrap_or_else(|_| panic!("PARITY.md: {id}"));
+            found.extend((number(first)..=number(last)).map(|number| (first[..1].to_owned(), number)));
+        }
+    }
+    let kinds = [("S", 35), ("R", 24), ("C", 38), ("F", 6), ("K", 16), ("T", 8), ("W", 8), ("Q", 25)];
+    let expected =
+        kinds.iter().flat_map(|(kind, last)| (1..=*last).map(|number| ((*kind).to_owned(), number)));
+    let mut expected: Vec<_> = expected.collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected, "each id has one row");
+}

@@ -105,7 +105,6 @@ pub trait Handler: Send {
 /// A connection's task is as large as the largest that it ever awaits, so what follows the last message is
 /// boxed, and nothing is handed down by value.
 pub(crate) async fn run<H: Handler>(ws: &mut WebSocket, handler: &mut H) -> Result<()> {
-    ws.link().tell_pings();
     let ended = {
         let mut dispatch = pin!(async {
             handler.open(ws).await?;
@@ -187,6 +186,9 @@ impl Events {
 
     /// Handles what happens on one connection.
     pub(crate) async fn run(&self, ws: &mut WebSocket) -> Result<()> {
+        if self.ping.is_some() {
+            ws.link().tell_pings();
+        }
         let mut handler = EventHandler { events: self, under_way: None, failure: None };
         run(ws, &mut handler).await?;
         match handler.failure.map(|failure| *failure) {
@@ -418,7 +420,8 @@ macro_rules! event_setters {
             }
 
             /// Handles up to `messages` of one connection at once, each in a task of its own, so that their
-            /// order is lost; by default one after the other. `on_close` waits for all of them.
+            /// order is lost; by default one after the other. `on_close` waits for all of them. They end with
+            /// the future that runs the connection, should that be dropped.
             #[must_use]
             pub fn concurrent(self, messages: usize) -> $result {
                 self.with_events(|events| events.concurrency = messages)

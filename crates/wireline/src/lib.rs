@@ -38,6 +38,12 @@
 //! # }
 //! ```
 //!
+//! # Event style
+//!
+//! Both ends can have handlers that are called instead: see [`Server`](Server#event-style) and
+//! [`EventClient`], or [`Handler`] for a state of its own. They stand on the same `recv`, so messages
+//! come in order, and a slow handler makes the peer wait.
+//!
 //! # What dropping a future does
 //!
 //! | future | dropped before it is ready |
@@ -48,6 +54,7 @@
 //! | `closed()` | nothing |
 //! | `connect(..)` | the attempt ends, the socket is closed |
 //! | `req.accept()` | the client gets a 500, or loses the connection if it has its 101 |
+//! | `ws.run(..)`, `client.run()` | the connection is closed with 1000, and no handler is told |
 //! | `handle.shutdown(..)` | what it began goes on, and nothing is cut; called again, it waits for the rest |
 //! | a handler, with its runtime | its connection is aborted |
 //!
@@ -55,7 +62,8 @@
 //!
 //! All of them are in [`Config`], or here: a request or response has at most 128 header lines in 64 KiB;
 //! a request target and each header line at most 8 KiB (414, 431); 64 KiB of a plain request's body are
-//! taken and of a refusal's body kept; 64 KiB or 1,024 messages are read ahead of a busy application.
+//! taken and of a refusal's body kept; a load balancer's PROXY header has at most 4 KiB;
+//! 64 KiB or 1,024 messages are read ahead of a busy application.
 
 /// The README's code is compiled as a test.
 #[cfg(doctest)]

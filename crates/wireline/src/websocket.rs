@@ -130,6 +130,7 @@ impl WebSocket {
     /// # Cancel safety
     /// Dropped, the connection is closed with 1000 like any that nobody has, and the handler is not told.
     pub async fn run(mut self, mut handler: impl Handler) -> Result<()> {
+        self.link().tell_pings();
         events::run(&mut self, &mut handler).await
     }
 

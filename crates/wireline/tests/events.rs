@@ -1,7 +1,6 @@
 //! Event style at both ends: which handler is called, when, and what its failure does.
 
 use std::{
-    convert::Infallible,
     future::Future,
     net::{SocketAddr, TcpListener},
     sync::{
@@ -11,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::{Semaphore, mpsc};
 use wireline::{
@@ -336,23 +336,16 @@ async fn without_on_request_everyone_is_accepted_with_the_first_subprotocol_on_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shutdown_is_told_to_the_handlers_and_waits_for_them() {
+async fn a_shutdown_is_told_to_the_handlers() {
     let (log, mut told) = Log::new();
-    let server = noting(&log).on_close(move |_, event: CloseEvent| {
-        let log = log.clone();
-        async move {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            log.note(format!("close {}", event.code));
-        }
-    });
-    let (addr, handle) = listen(&server);
+    let (addr, handle) = listen(&noting(&log));
     let mut peer = RawPeer::connect(addr);
     expect(&mut told, &["open"]).await;
     let shutting_down = tokio::spawn(async move { handle.shutdown(Duration::from_secs(5)).await });
     peer.expect(&Frame::close(1001, ""));
     peer.send(&Frame::close(1001, ""));
     assert_eq!(soon(shutting_down).await.expect("no panic").cut, 0);
-    expect(&mut told, &["close 1001 going away"]).await;
+    expect(&mut told, &["close closed cleanly by this end, 1001 going away"]).await;
 }
 
 #[derive(Default)]
@@ -362,6 +355,10 @@ struct Counter {
 }
 
 impl Handler for Counter {
+    async fn ping(&mut self, socket: &Socket, payload: Bytes) -> wireline::Result<()> {
+        Ok(socket.send(format!("pinged with {payload:?}")).await?)
+    }
+
     async fn message(&mut self, socket: &Socket, message: Message) -> wireline::Result<()> {
         self.messages += 1;
         Ok(socket.send(format!("{}: {message}", self.messages)).await?)
@@ -387,6 +384,9 @@ async fn a_handler_has_a_state_for_each_connection() {
         peer.send(&Frame::text(message));
         peer.expect(&Frame::text(answer));
     }
+    first.send(&Frame::ping("hello"));
+    first.expect(&Frame::pong("hello"));
+    first.expect(&Frame::text("pinged with b\"hello\""));
     first.send(&Frame::text("c"));
     first.expect(&Frame::text("2: c"));
     first.send(&Frame::close(1000, ""));
@@ -473,14 +473,10 @@ async fn a_flood_of_pings_to_a_busy_handler_is_bounded() {
     assert_eq!(pings.load(Ordering::SeqCst), sent.div_ceil(ping), "none is lost");
 }
 
-fn never() -> Result<Infallible, Error> {
-    Err(Error::other("on purpose"))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_handler_that_fails_is_told_and_no_message_is_handled() {
     let (log, mut told) = Log::new();
-    let server = noting(&log).on_open(|_| async { never().map(|_| ()) });
+    let server = noting(&log).on_open(|_| async { Err(Error::other("on purpose")) });
     let (addr, _) = listen(&server);
     let mut peer = RawPeer::connect(addr);
     peer.send(&Frame::text("never handled"));
