@@ -8,9 +8,10 @@ use std::{
 };
 
 use rcgen::{CertificateParams, KeyPair};
+use tokio::sync::mpsc;
 use wireline::{
-    ClientTls, Compress, Config, ConnectError, Deflate, Message, Request, Server, ServerTls, WebSocket,
-    connect,
+    ClientTls, Compress, Config, ConnectError, Deflate, Message, Request, SendError, Server, ServerTls,
+    Socket, WebSocket, connect,
 };
 use wireline_proto::deflate::{Compressor, CompressorSettings};
 use wireline_testkit::{Frame, RawPeer, frames::pattern};
@@ -192,6 +193,71 @@ async fn a_server_inflates_and_refuses_what_a_client_of_bytes_sends() {
         peer.expect(&Frame::close(1002, ""));
     })
     .await;
+}
+
+/// A server whose handler waits for the end, and the socket of its next connection.
+fn hand_out(config: Config) -> (Server, mpsc::UnboundedReceiver<Socket>) {
+    let (give, taken) = mpsc::unbounded_channel();
+    let server = Server::new().config(config).on_request(move |req: Request| {
+        let give = give.clone();
+        async move {
+            let ws = req.accept().await?;
+            let _ = give.send(ws.socket());
+            ws.closed().await;
+            Ok(())
+        }
+    });
+    (server, taken)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn senders_of_what_does_not_shrink_wait_and_go_on_like_any_others() {
+    const COUNT: usize = 8 << 10;
+    let (server, mut sockets) = hand_out(Config::server().deflate(Deflate::server().threshold(0)));
+    let addr = listen(&server);
+    let mut peer = blocking(move || RawPeer::request(addr, OFFER)).await;
+    let socket = soon(sockets.recv()).await.expect("the handler accepts");
+    let messages = || (0..COUNT).map(|n| if n % 5 == 0 { vec![7; 4000] } else { noise(n, 1 << 10) });
+    let sender = tokio::spawn({
+        let socket = socket.clone();
+        async move {
+            for message in messages() {
+                socket.send(message).await?;
+            }
+            Ok::<_, SendError>(())
+        }
+    });
+    let mut before = 0;
+    while std::mem::replace(&mut before, socket.buffered_amount()) != before || before == 0 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert!(
+        before > 64 << 10 && before <= 66 << 10,
+        "{before} bytes are queued for a peer that does not read"
+    );
+    assert!(!sender.is_finished());
+    blocking(move || {
+        for message in messages() {
+            let frame = peer.read().expect("messages are left");
+            assert_eq!(frame.rsv == 0b100, message[0] == 7 && message.len() == 4000);
+            assert!(frame.rsv == 0b100 || frame.payload == message);
+        }
+    })
+    .await;
+    soon(sender).await.expect("no panic").expect("everything was sent");
+    assert_eq!(socket.buffered_amount(), 0);
+}
+
+/// Bytes without any pattern, others for each `seed`.
+fn noise(seed: usize, len: usize) -> Vec<u8> {
+    let mut state = seed as u64 ^ 0x9e37_79b9_7f4a_7c15;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_be_bytes()[0]
+    };
+    (0..len).map(|_| next()).collect()
 }
 
 /// 1,001 zeros, compressed.

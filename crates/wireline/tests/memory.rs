@@ -6,11 +6,12 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use tokio::sync::oneshot;
-use wireline::{Config, Deflate, Request, Server};
+use wireline::{Config, Deflate, Request, Server, Socket};
 use wireline_proto::deflate::{Compressor, CompressorSettings};
 use wireline_testkit::{
     Frame, RawPeer,
@@ -330,4 +331,82 @@ fn tasks_that_no_longer_wait_for_the_end_cost_nothing() {
         end();
     });
     assert!(cost.kept_bytes < 64 << 10, "{TASKS} tasks that have ended left {} bytes", cost.kept_bytes);
+}
+
+type Sockets = Arc<Mutex<Vec<Socket>>>;
+
+/// Sends on every socket that it finds when it is dropped: with its task, when the runtime ends.
+struct SendsWhenDropped(Sockets);
+
+impl Drop for SendsWhenDropped {
+    fn drop(&mut self) {
+        for socket in self.0.lock().expect("nobody panics").iter() {
+            let _ = socket.try_send("too late");
+        }
+    }
+}
+
+impl SendsWhenDropped {
+    fn spawn(sockets: &Sockets) {
+        let this = Self(Arc::clone(sockets));
+        tokio::spawn(async move {
+            std::future::pending::<()>().await;
+            drop(this);
+        });
+    }
+}
+
+/// A runtime with two connections ends with something to write: `is_in_time`, or sent while its tasks are
+/// dropped. tokio drops them by their numbers, in an order that depends on how many `others` there were.
+fn end_a_runtime(is_in_time: bool, others: usize) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    let sockets = Sockets::default();
+    let server = Server::new().on_request({
+        let sockets = Arc::clone(&sockets);
+        move |req: Request| {
+            let sockets = Arc::clone(&sockets);
+            async move {
+                let ws = req.accept().await?;
+                sockets.lock().expect("nobody panics").push(ws.socket());
+                ws.closed().await;
+                Ok(())
+            }
+        }
+    });
+    let peers = runtime.block_on(async {
+        let listener = server.bind("127.0.0.1:0").expect("a port is free");
+        let addr = listener.local_addr().expect("it is bound");
+        tokio::spawn(listener.serve());
+        let mut peers = Vec::new();
+        for number in 1..=2 {
+            let mut peer = RawPeer::dial(addr);
+            peer.send_bytes(&RawPeer::request_head(""));
+            peers.push(peer);
+            while sockets.lock().expect("nobody panics").len() < number {
+                tokio::task::yield_now().await;
+            }
+            if !is_in_time && number == 1 {
+                (0..others).for_each(|_| drop(tokio::spawn(async {})));
+                SendsWhenDropped::spawn(&sockets);
+            }
+        }
+        peers
+    });
+    if is_in_time {
+        sockets.lock().expect("nobody panics")[0].try_send("in time").expect("it is open");
+    }
+    drop(runtime);
+    sockets.lock().expect("nobody panics").clear();
+    drop(peers);
+}
+
+#[test]
+fn a_runtime_that_ends_with_something_to_write_leaves_nothing_behind() {
+    for is_in_time in [true, false] {
+        let end_some = || (0..16).for_each(|others| end_a_runtime(is_in_time, others));
+        end_some();
+        let ((), cost) = allocations::of(end_some);
+        assert!(cost.kept_bytes < 2048, "in time: {is_in_time}; {} bytes are left", cost.kept_bytes);
+    }
 }

@@ -2,27 +2,33 @@
 
 use std::{
     future::{Future, IntoFuture as _},
-    io::Read as _,
+    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::Command,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
 use wireline::{
     ClientTls, CloseCode, Config, ConnectError, Message, Request, Server, ServerTls, WebSocket, connect,
 };
-use wireline_testkit::{RawPeer, drop_after};
+use wireline_proto::Role;
+use wireline_testkit::{Frame, RawPeer, accept_value, drop_after};
 
 async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(8), future).await.expect("this takes too long")
 }
 
-/// A certificate authority, as PEM, and a server's side for `name` that it vouches for.
-fn authority_and_server(name: &str) -> (String, ServerTls) {
+/// As PEM: a certificate authority, a certificate for `name` that it vouches for, and that one's key.
+fn authority_certificate_and_key(name: &str) -> [String; 3] {
     let mut params = CertificateParams::new(Vec::new()).expect("no names are fine");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("the system has random bytes");
@@ -32,8 +38,14 @@ fn authority_and_server(name: &str) -> (String, ServerTls) {
         .expect("the name is one")
         .signed_by(&key, &authority)
         .expect("it can be signed");
-    let tls = ServerTls::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes());
-    (authority.pem(), tls.expect("certificate and key go together"))
+    [authority.pem(), certificate.pem(), key.serialize_pem()]
+}
+
+/// A certificate authority, as PEM, and a server's side for `name` that it vouches for.
+fn authority_and_server(name: &str) -> (String, ServerTls) {
+    let [authority, certificate, key] = authority_certificate_and_key(name);
+    let tls = ServerTls::from_pem(certificate.as_bytes(), key.as_bytes());
+    (authority, tls.expect("certificate and key go together"))
 }
 
 fn echo() -> Server {
@@ -322,4 +334,161 @@ async fn an_attempt_over_tls_that_is_dropped_at_any_poll_leaves_no_connection() 
         }
     })
     .await;
+}
+
+/// The stream of a TLS peer of bytes. Such a peer tells the end of TLS (`close_notify`) from a stream that was
+/// merely cut: reading to the end fails on that.
+fn patient(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket can be set up");
+    stream
+}
+
+fn raw_tls_server(certificate: &str, key: &str) -> Arc<ServerConfig> {
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("it is PEM");
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("it is PEM");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has them")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key);
+    Arc::new(config.expect("certificate and key go together"))
+}
+
+fn raw_tls_client(addr: SocketAddr, authority: &str) -> StreamOwned<ClientConnection, TcpStream> {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(authority.as_bytes()).expect("it is PEM");
+    roots.add(authority).expect("it is a certificate");
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has them")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").expect("it is a name");
+    let session = ClientConnection::new(Arc::new(config), name).expect("it is set up");
+    let stream = TcpStream::connect(addr).expect("the server listens");
+    let mut peer = StreamOwned::new(session, patient(stream));
+    peer.write_all(&RawPeer::request_head("")).expect("the server reads");
+    let head = read_head(&mut peer);
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    peer
+}
+
+fn read_head(peer: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        peer.read_exact(&mut byte).expect("a head comes");
+        head.extend(byte);
+    }
+    String::from_utf8(head).expect("it is text")
+}
+
+fn send(peer: &mut impl Write, frame: &Frame, role: Role) {
+    peer.write_all(&frame.sent_by(role)).expect("the other end reads");
+}
+
+#[track_caller]
+fn expect(peer: &mut impl Read, frame: &Frame) {
+    let mut bytes = vec![0; frame.bytes().len()];
+    peer.read_exact(&mut bytes).expect("a frame comes");
+    assert!(bytes == frame.bytes(), "other bytes came than {:x?}", frame.header());
+}
+
+#[track_caller]
+fn expect_clean_end(peer: &mut impl Read) {
+    let mut rest = Vec::new();
+    peer.read_to_end(&mut rest).expect("TLS ends before the stream does");
+    assert_eq!(rest, b"", "behind the Close frame");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_ends_tls_behind_its_close_frame_whoever_began() {
+    let (authority, tls) = authority_and_server("localhost");
+    let last_words = vec![7; 4 << 20];
+    let server = Server::new().tls(tls).on_request({
+        let last_words = last_words.clone();
+        move |req: Request| {
+            let last_words = last_words.clone();
+            async move {
+                let mut ws = req.accept().await?;
+                // The first message is answered with the last words.
+                if ws.recv().await?.is_some() {
+                    ws.send(last_words).await?;
+                }
+                Ok(())
+            }
+        }
+    });
+    let addr = listen(&server);
+    let peers = tokio::task::spawn_blocking(move || {
+        // The peer closes.
+        let mut peer = raw_tls_client(addr, &authority);
+        send(&mut peer, &Frame::close(4000, "done"), Role::Client);
+        expect(&mut peer, &Frame::close(4000, "done"));
+        expect_clean_end(&mut peer);
+        // The server does, and the peer takes its time with what comes before.
+        let mut peer = raw_tls_client(addr, &authority);
+        send(&mut peer, &Frame::text("?"), Role::Client);
+        std::thread::sleep(Duration::from_millis(200));
+        expect(&mut peer, &Frame::binary(last_words));
+        expect(&mut peer, &Frame::close(1000, ""));
+        send(&mut peer, &Frame::close(1000, ""), Role::Client);
+        expect_clean_end(&mut peer);
+        // The peer breaks a rule.
+        let mut peer = raw_tls_client(addr, &authority);
+        send(&mut peer, &Frame::ping("").more(), Role::Client);
+        expect(&mut peer, &Frame::close(1002, ""));
+        expect_clean_end(&mut peer);
+    });
+    peers.await.expect("the peers are content");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_ends_tls_behind_its_close_frame_whoever_began() {
+    let [authority, certificate, key] = authority_certificate_and_key("localhost");
+    let config = raw_tls_server(&certificate, &key);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("wss://localhost:{}/", listener.local_addr().expect("it is bound").port());
+    let server = std::thread::spawn(move || {
+        let accept = || {
+            let session = ServerConnection::new(Arc::clone(&config)).expect("it is set up");
+            let (stream, _) = listener.accept().expect("a client connects");
+            let mut peer = StreamOwned::new(session, patient(stream));
+            let head = read_head(&mut peer);
+            let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: "));
+            let accept = accept_value(key.expect("there is a key"));
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
+            );
+            peer.write_all(answer.as_bytes()).expect("the client reads");
+            peer
+        };
+        for frame in [Frame::close(4000, "done"), Frame::ping("").more()] {
+            let mut peer = accept();
+            send(&mut peer, &frame, Role::Server);
+            let mut answer = vec![];
+            peer.read_to_end(&mut answer).expect("TLS ends before the stream does");
+            assert_eq!(Frame::read_all(&answer)[0].opcode, 0x8);
+        }
+        let mut peer = accept();
+        let mut header = [0; 6];
+        peer.read_exact(&mut header).expect("a Close frame comes");
+        assert_eq!(header[..2], [0x88, 0x82]);
+        peer.read_exact(&mut header[..2]).expect("with a code");
+        send(&mut peer, &Frame::close(1000, ""), Role::Server);
+        expect_clean_end(&mut peer);
+    });
+    for (closes, code) in [(false, 4000), (false, 1006), (true, 1000)] {
+        let connecting = connect(&url).tls(trusting(&authority)).into_future();
+        let ws = soon(connecting).await.expect("the certificate is trusted");
+        if closes {
+            ws.close_with(CloseCode::NORMAL, "").expect("it can be sent");
+        }
+        assert_eq!(soon(ws.closed()).await.code, code);
+    }
+    soon(tokio::task::spawn_blocking(|| server.join()))
+        .await
+        .expect("no panic")
+        .expect("the server is content");
 }
