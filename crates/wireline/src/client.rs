@@ -22,6 +22,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     time::Instant,
 };
+use url::Url;
 use wireline_proto::{Config, handshake::ClientHandshake};
 
 use self::target::Target;
@@ -186,6 +187,11 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
+    /// What it connects to, user and password included.
+    pub(crate) fn url(&self) -> &Url {
+        &self.target.url
+    }
+
     /// Opens the connection. Dropped early, the attempt ends and the socket is closed.
     pub(crate) async fn run(self) -> Result<WebSocket, ConnectError> {
         let deadline = Instant::now() + self.handshake_timeout;

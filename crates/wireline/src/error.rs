@@ -8,7 +8,7 @@ use wireline_proto::{
     handshake::{InvalidProtocols, ProtocolNotOffered, ResponseError},
 };
 
-use crate::close::CloseEvent;
+use crate::{browser::Exception, close::CloseEvent};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -35,6 +35,9 @@ pub enum Error {
     /// Certificates or keys could not be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A browser's `WebSocket` was used wrongly.
+    #[error(transparent)]
+    Browser(#[from] Exception),
     /// Listening failed, or an error of the application's own IO.
     #[error(transparent)]
     Io(#[from] io::Error),
