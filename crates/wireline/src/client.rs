@@ -22,6 +22,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     time::Instant,
 };
+use url::Url;
 use wireline_proto::{Config, handshake::ClientHandshake};
 
 use self::target::Target;
@@ -135,12 +136,14 @@ impl Connect {
         self
     }
 
-    async fn run(self) -> Result<Answer, ConnectError> {
+    /// Finds out what is wrong with it before anything is sent: first with the URL, then with the
+    /// subprotocols, then with the headers.
+    pub(crate) fn check(self) -> Result<Attempt, ConnectError> {
         let target = Target::parse(&self.url)?;
+        let mut handshake = ClientHandshake::new(entropy::nonce(), self.protocols)?;
         if let Some(name) = self.invalid_header {
             return Err(ConnectError::InvalidHeader(name));
         }
-        let mut handshake = ClientHandshake::new(entropy::nonce(), self.protocols)?;
         if let Some(options) = &self.config.deflate {
             handshake = handshake.offer_deflate(options);
         }
@@ -148,28 +151,69 @@ impl Connect {
             .request(&target.path_and_query, &target.host_header)
             .map_err(|error| ConnectError::Url { url: self.url, reason: error.to_string() })?;
         target.authorize(request.headers_mut());
-        let (mut last, headers) = (None, request.headers_mut());
-        for (name, value) in self.headers {
-            // A map gives the name of a repeated header once.
-            match (name, &last) {
-                (Some(name), _) => {
-                    headers.insert(name.clone(), value);
-                    last = Some(name);
-                }
-                (None, Some(name)) => {
-                    headers.append(name.clone(), value);
-                }
-                (None, None) => {}
+        replace_headers(request.headers_mut(), self.headers);
+        Ok(Attempt {
+            target,
+            handshake,
+            request,
+            config: self.config,
+            handshake_timeout: self.handshake_timeout,
+            tls: self.tls,
+            unix_socket: self.unix_socket,
+        })
+    }
+}
+
+impl IntoFuture for Connect {
+    type Output = Result<WebSocket, ConnectError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { self.check()?.run().await })
+    }
+}
+
+/// A connection to be opened in which nothing is wrong by itself: the rest is the network's and the
+/// server's.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    target: Target,
+    handshake: ClientHandshake,
+    request: Request<()>,
+    config: Config,
+    handshake_timeout: Duration,
+    tls: Option<ClientTls>,
+    unix_socket: Option<PathBuf>,
+}
+
+impl Attempt {
+    /// What it connects to, user and password included.
+    pub(crate) fn url(&self) -> &Url {
+        &self.target.url
+    }
+
+    /// Opens the connection. Dropped early, the attempt ends and the socket is closed.
+    pub(crate) async fn run(self) -> Result<WebSocket, ConnectError> {
+        let deadline = Instant::now() + self.handshake_timeout;
+        match tokio::time::timeout_at(deadline, self.open()).await {
+            Ok(Ok(Answer::Connection(ws))) => Ok(ws),
+            Ok(Ok(Answer::Refusal(response))) => {
+                Err(ConnectError::Rejected(Box::new(keep_body(response, deadline).await)))
             }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(ConnectError::Timeout),
         }
-        let transport = open(&target, self.unix_socket.as_deref()).await?;
+    }
+
+    async fn open(self) -> Result<Answer, ConnectError> {
+        let transport = reach(&self.target, self.unix_socket.as_deref()).await?;
         let remote_addr = transport.remote_addr();
-        let transport = secure(transport, &target, self.tls).await?;
-        let response = exchange(transport, request).await?;
+        let transport = secure(transport, &self.target, self.tls).await?;
+        let response = exchange(transport, self.request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Answer::Refusal(response));
         }
-        let negotiated = handshake.check(&response)?;
+        let negotiated = self.handshake.check(&response)?;
         let upgraded =
             hyper::upgrade::on(response).await.map_err(|error| ConnectError::Http(error.into()))?;
         let parts = upgraded
@@ -180,7 +224,7 @@ impl Connect {
             config: Arc::new(self.config),
             transport: parts.io.into_inner(),
             first_bytes: parts.read_buf,
-            url: Some(target.url.into()),
+            url: Some(self.target.public_url().into()),
             remote_addr,
             client_ip: None,
         });
@@ -190,33 +234,32 @@ impl Connect {
     }
 }
 
-impl IntoFuture for Connect {
-    type Output = Result<WebSocket, ConnectError>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let deadline = Instant::now() + self.handshake_timeout;
-            match tokio::time::timeout_at(deadline, self.run()).await {
-                Ok(Ok(Answer::Connection(ws))) => Ok(ws),
-                Ok(Ok(Answer::Refusal(response))) => {
-                    Err(ConnectError::Rejected(Box::new(keep_body(response, deadline).await)))
-                }
-                Ok(Err(error)) => Err(error),
-                Err(_) => Err(ConnectError::Timeout),
-            }
-        })
-    }
-}
-
 /// What a server said to the handshake.
 enum Answer {
     Connection(WebSocket),
     Refusal(Response<Incoming>),
 }
 
+/// Puts `given` in the place of headers of the same name.
+fn replace_headers(headers: &mut HeaderMap, given: HeaderMap) {
+    let mut last = None;
+    for (name, value) in given {
+        // A map gives the name of a repeated header once.
+        match (name, &last) {
+            (Some(name), _) => {
+                headers.insert(name.clone(), value);
+                last = Some(name);
+            }
+            (None, Some(name)) => {
+                headers.append(name.clone(), value);
+            }
+            (None, None) => {}
+        }
+    }
+}
+
 /// Reaches the host, trying each of its addresses.
-async fn open(target: &Target, unix_socket: Option<&std::path::Path>) -> Result<Transport, ConnectError> {
+async fn reach(target: &Target, unix_socket: Option<&std::path::Path>) -> Result<Transport, ConnectError> {
     #[cfg(unix)]
     if let Some(path) = unix_socket {
         let stream = tokio::net::UnixStream::connect(path)

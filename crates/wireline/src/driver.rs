@@ -20,6 +20,7 @@ use std::{
     fmt,
     future::Future,
     net::{IpAddr, SocketAddr},
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{
@@ -346,16 +347,24 @@ impl Link {
         self.notify_driver();
     }
 
-    /// Queues `message` if the send cap allows.
-    pub(crate) fn try_send(self: &Arc<Self>, message: Outgoing) -> Result<(), SendError> {
+    /// Queues `message` if the send cap allows; where its frames lie among the bytes that this end
+    /// transmits.
+    pub(crate) fn try_send(self: &Arc<Self>, message: Outgoing) -> Result<Range<u64>, SendError> {
         let mut core = self.lock();
         let buffered = core.connection.pending_transmit();
         if core.connection.is_open() && buffered + message.len() > core.connection.config().send_cap {
             return Err(SendError::Full { buffered });
         }
+        let start = core.end_of_queue();
         core.send(message)?;
+        let end = core.end_of_queue();
         self.have_flushed(core);
-        Ok(())
+        Ok(start..end)
+    }
+
+    /// How many bytes the transport took, from the first frame on.
+    pub(crate) fn transmitted(&self) -> u64 {
+        self.lock().transmitted()
     }
 
     /// Queues `message` whatever is unsent: for those who waited before.
@@ -418,6 +427,17 @@ impl Link {
             return Poll::Ready(outcome.clone());
         }
         core.register_closed(cx.waker(), place);
+        Poll::Pending
+    }
+
+    /// Waits until the transport is gone, which can be after the outcome is known. One task at a time can
+    /// wait for that: the one of a browser's `WebSocket`.
+    pub(crate) fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut core = self.lock();
+        if !core.is_driven() {
+            return Poll::Ready(());
+        }
+        core.register_gone(cx.waker());
         Poll::Pending
     }
 

@@ -8,7 +8,7 @@ use wireline_proto::{
     handshake::{InvalidProtocols, ProtocolNotOffered, ResponseError},
 };
 
-use crate::close::CloseEvent;
+use crate::{browser::Exception, close::CloseEvent};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -38,6 +38,9 @@ pub enum Error {
     /// A server was set up in a way that cannot work.
     #[error(transparent)]
     Setup(#[from] SetupError),
+    /// A browser's `WebSocket` was used wrongly.
+    #[error(transparent)]
+    Browser(#[from] Exception),
     /// Listening failed, or an error of the application's own IO.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -5,6 +5,7 @@
 //! - Both give a [`WebSocket`]: `recv().await` for messages, `send().await` to send. Its cheap clones,
 //!   [`Socket`], send from any task.
 //! - The end is told in full by a [`CloseEvent`], with the cause that code 1006 hides.
+//! - [`browser::WebSocket`] is the browser's API instead: handlers and events, by the rules of its standard.
 //!
 //! All of it runs on tokio, with the `net`, `rt` and `time` drivers enabled.
 //!
@@ -52,6 +53,7 @@
 //! | `send()`, `send_prepared()` | the message was not sent; once ready, it is queued whole |
 //! | `ping()` | the Ping is sent, its Pong ignored |
 //! | `closed()` | nothing |
+//! | `browser::Events::next_event()` | loses and doubles nothing |
 //! | `connect(..)` | the attempt ends, the socket is closed |
 //! | `req.accept()` | the client gets a 500, or loses the connection if it has its 101 |
 //! | `ws.run(..)`, `client.run()` | the connection is closed with 1000, and no handler is told |
@@ -63,13 +65,15 @@
 //! All of them are in [`Config`], or here: a request or response has at most 128 header lines in 64 KiB;
 //! a request target and each header line at most 8 KiB (414, 431); 64 KiB of a plain request's body are
 //! taken and of a refusal's body kept; a load balancer's PROXY header has at most 4 KiB;
-//! 64 KiB or 1,024 messages are read ahead of a busy application.
+//! 64 KiB or 1,024 messages are read ahead of a busy application. A [`browser::WebSocket`] keeps 64 MiB of
+//! unsent bytes.
 
 /// The README's code is compiled as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+pub mod browser;
 mod client;
 mod close;
 mod cookie;

@@ -77,7 +77,7 @@ impl Socket {
     /// [`SendError::Full`] when the send cap (1 MiB of unsent bytes) does not allow it, else as
     /// [`send`](Self::send).
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.link.try_send(Outgoing::from(message))
+        self.link.try_send(Outgoing::from(message)).map(drop)
     }
 
     /// Sends a message that was framed before, as [`send`](Self::send) does otherwise.
@@ -99,7 +99,7 @@ impl Socket {
     /// # Errors
     /// As [`try_send`](Self::try_send). A peer that does not read costs the send cap at most.
     pub fn try_send_prepared(&self, message: &Prepared) -> Result<(), SendError> {
-        self.link.try_send(Outgoing::from(message.clone()))
+        self.link.try_send(Outgoing::from(message.clone())).map(drop)
     }
 
     /// A writer of one message, of any length, of whose pieces none is kept longer than it takes to send.

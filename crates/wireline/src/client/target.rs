@@ -9,7 +9,8 @@ use crate::ConnectError;
 /// Where to connect, and what to ask for there.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Target {
-    pub(super) url: String,
+    /// With user and password, if they were given.
+    pub(super) url: Url,
     pub(super) is_secure: bool,
     /// A name or an address, without the brackets of IPv6.
     pub(super) host: String,
@@ -36,7 +37,6 @@ impl Target {
         }
         let credentials = (!url.username().is_empty() || url.password().is_some())
             .then(|| format!("{}:{}", decode(url.username()), decode(url.password().unwrap_or_default())));
-        url.set_username("").and_then(|()| url.set_password(None)).map_err(|()| error("it has no host"))?;
         let host = url.host_str().ok_or_else(|| error("it has no host"))?;
         let host_header = match url.port() {
             Some(port) => format!("{host}:{port}"),
@@ -50,8 +50,16 @@ impl Target {
             host_header,
             path_and_query: format!("{}{query}", url.path()),
             credentials,
-            url: url.into(),
+            url,
         })
+    }
+
+    /// The URL as it may be shown: without user and password.
+    pub(super) fn public_url(&self) -> String {
+        let mut url = self.url.clone();
+        // What has a host can have both, and none of them.
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        url.into()
     }
 
     /// User and password of the URL become Basic authentication.
@@ -87,7 +95,13 @@ mod tests {
         ] {
             let target = Target::parse(given).unwrap();
             assert_eq!(
-                (&*target.url, &*target.host, target.port, &*target.host_header, &*target.path_and_query),
+                (
+                    target.url.as_str(),
+                    &*target.host,
+                    target.port,
+                    &*target.host_header,
+                    &*target.path_and_query
+                ),
                 (url, host, port, header, path)
             );
         }
@@ -117,6 +131,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         target.authorize(&mut headers);
         assert_eq!(headers["authorization"], "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
-        assert_eq!(target.url, "ws://h/");
+        assert_eq!(target.public_url(), "ws://h/");
+        assert_eq!(target.url.as_str(), "ws://Aladdin:open%20sesame@h/");
     }
 }

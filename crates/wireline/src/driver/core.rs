@@ -50,6 +50,8 @@ pub(crate) struct Core {
     transport_error: Option<Box<io::Error>>,
     outcome: Option<Box<CloseEvent>>,
     waiters: Option<Box<Waiters>>,
+    /// Bytes that the transport took, from the first frame on.
+    transmitted: u64,
     /// A task outside the driver's waits in `recv`: it reads, not the driver.
     pub(super) is_reader_waiting: bool,
     /// While the driver's task was polled, `recv` saw that there is nothing to read.
@@ -82,6 +84,8 @@ struct Waiters {
     /// The `WebSocket` as a sink, which waits until everything is out.
     flusher: Option<Waker>,
     closed: Slab<Waker>,
+    /// A browser's `WebSocket`, which waits until the transport is gone.
+    gone: Option<Waker>,
     pings: Vec<PendingPing>,
 }
 
@@ -100,6 +104,7 @@ impl Core {
             transport_error: None,
             outcome: None,
             waiters: None,
+            transmitted: 0,
             is_reader_waiting: false,
             is_read_exhausted: false,
             is_due: false,
@@ -429,6 +434,7 @@ impl Core {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.connection.handle_transmitted(written);
+            self.transmitted += written as u64;
         }
         if transport.is_buffered() {
             self.needs_flush = true;
@@ -436,6 +442,16 @@ impl Core {
             self.needs_flush = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// How many bytes the transport took, from the first frame on.
+    pub(super) fn transmitted(&self) -> u64 {
+        self.transmitted
+    }
+
+    /// Where the next frame that is queued will begin, among the bytes that this end transmits.
+    pub(super) fn end_of_queue(&self) -> u64 {
+        self.transmitted + self.connection.pending_transmit() as u64
     }
 
     /// Whether everything queued was handed to the system.
@@ -539,6 +555,10 @@ impl Core {
         }
     }
 
+    pub(super) fn register_gone(&mut self, waker: &Waker) {
+        self.waiters.get_or_insert_default().gone = Some(waker.clone());
+    }
+
     #[inline]
     fn wake_senders(&mut self) {
         let is_flushed = self.is_flushed();
@@ -560,9 +580,7 @@ impl Core {
         {
             waiters.closed.drain().for_each(Waker::wake);
             waiters.senders.drain().for_each(Waker::wake);
-            if let Some(flusher) = waiters.flusher {
-                flusher.wake();
-            }
+            waiters.flusher.into_iter().chain(waiters.gone).for_each(Waker::wake);
         }
     }
 }
