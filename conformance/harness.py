@@ -113,6 +113,11 @@ def wireline():
     return built("release/wireline", "debug/wireline")
 
 
+def peer_client():
+    """The client that checks its echoes: `$PEER_CLIENT`, or the example."""
+    return os.environ.get("PEER_CLIENT") or built("release/examples/peer_client", "debug/examples/peer_client")
+
+
 def built(*candidates):
     """The first of these files under target/ that exists; the first of all when none does."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
