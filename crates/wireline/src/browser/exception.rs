@@ -32,7 +32,7 @@ impl Exception {
     }
 }
 
-/// What [`Connect::check`](crate::Connect::check) found.
+/// What is wrong with a URL or a subprotocol, before anything is done about it.
 impl From<ConnectError> for Exception {
     fn from(error: ConnectError) -> Self {
         Self::SyntaxError(error.to_string())
