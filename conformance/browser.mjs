@@ -2,10 +2,14 @@
 // wireline serve in a real browser: headless Chromium runs the tutorial's client script on a page
 // from the server's own origin, until each of its four events has been seen; then the page at `/` is
 // clicked through, on a desktop and on a phone.
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import net from "node:net";
 import path from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { chromium } from "playwright-core";
-import { check, checkEqual, finish, group, here, reports, serve, startServer, styles, waitFor } from "./harness.mjs";
+import { certificates, check, checkEqual, finish, group, here } from "./harness.mjs";
+import { reports, serve, startServer, styles, waitFor } from "./harness.mjs";
 
 const tutorial = readFileSync(path.join(here, "tutorial", "client-browser.js"), "utf8");
 
@@ -139,37 +143,68 @@ for (const [style, program] of Object.entries(styles)) {
 
 // --- Compression -------------------------------------------------------------------------------
 
-// Sends `messages` from a page, and gives what came back and which extensions the browser agreed to.
-const ECHO_ALL = ([url, messages]) =>
+// Sends `texts` from a page, as they are and as bytes, and gives what came back and which extensions the browser
+// agreed to.
+const ECHO_ALL = ([url, texts]) =>
   new Promise((resolve, reject) => {
     const socket = new WebSocket(url);
-    const echoed = [];
+    socket.binaryType = "arraybuffer";
+    const echoed = { texts: [], bytes: [] };
     socket.onerror = () => reject(new Error("the browser failed the connection"));
-    socket.onopen = () => messages.forEach((message) => socket.send(message));
+    socket.onopen = () => texts.forEach((text) => (socket.send(text), socket.send(new TextEncoder().encode(text))));
     socket.onmessage = ({ data }) => {
-      echoed.push(data);
-      if (echoed.length === messages.length) socket.close(4001, "done");
+      typeof data === "string" ? echoed.texts.push(data) : echoed.bytes.push(new TextDecoder().decode(data));
+      if (echoed.bytes.length === texts.length) socket.close(4001, "done");
     };
-    socket.onclose = ({ code }) => resolve({ code, echoed, extensions: socket.extensions });
+    socket.onclose = ({ code, reason }) => resolve({ close: [code, reason], echoed, extensions: socket.extensions });
   });
+
+// A way to the server on `port` that counts what goes through it: { port, sent, received }.
+async function countedWay(port) {
+  const way = { sent: 0, received: 0 };
+  way.listener = net.createServer((client) => {
+    const server = net.connect(port, "127.0.0.1");
+    client.on("data", (data) => (way.sent += data.length)).pipe(server);
+    server.on("data", (data) => (way.received += data.length)).pipe(client);
+    [client, server].forEach((socket) => socket.on("error", () => (client.destroy(), server.destroy())));
+  });
+  way.listener.listen(0, "127.0.0.1");
+  await once(way.listener, "listening");
+  way.port = way.listener.address().port;
+  return way;
+}
 
 await group("deflate", async () => {
   const families = "All happy families are alike; each unhappy family is unhappy in its own way. ";
-  const once = [1, 20, 2000, 0].map((times) => families.repeat(times));
-  const messages = [...once, ...once];
-  for (const [name, options, takeover] of [
-    ["with context takeover", [], ""],
-    ["without", ["--no-context-takeover"], "; server_no_context_takeover; client_no_context_takeover"],
+  const sizes = [1, 20, 2000, 0].map((times) => families.repeat(times));
+  const texts = [...sizes, ...sizes];
+  const plainBytes = 2 * texts.reduce((sum, text) => sum + text.length, 0);
+  const { cert, key } = certificates(path.join(reports, "browser", "tls"));
+  for (const [name, scheme, options, takeover] of [
+    ["with context takeover", "http", [], ""],
+    ["without", "http", ["--no-context-takeover"], "; server_no_context_takeover; client_no_context_takeover"],
+    ["over TLS", "https", ["--tls-cert", cert, "--tls-key", key], ""],
   ]) {
     const server = await serve("browser/deflate.log", "--deflate", ...options);
-    const page = await browser.newPage();
-    await page.goto(`http://127.0.0.1:${server.port}/`);
-    const seen = await page.evaluate(ECHO_ALL, [`ws://127.0.0.1:${server.port}/`, messages]);
-    checkEqual(`deflate ${name}: close`, seen.code, 4001);
-    check(`deflate ${name}: echoed`, JSON.stringify(seen.echoed) === JSON.stringify(messages));
+    const way = await countedWay(server.port);
+    const page = await browser.newPage({ ignoreHTTPSErrors: true });
+    await page.goto(`${scheme}://127.0.0.1:${way.port}/`);
+    Object.assign(way, { sent: 0, received: 0 });
+    const url = `${scheme.replace("http", "ws")}://127.0.0.1:${way.port}/`;
+    const seen = await page.evaluate(ECHO_ALL, [url, texts]);
+    checkEqual(`deflate ${name}: close`, seen.close, [4001, "done"]);
+    check(`deflate ${name}: text echoed`, isDeepStrictEqual(seen.echoed.texts, texts));
+    check(`deflate ${name}: bytes echoed`, isDeepStrictEqual(seen.echoed.bytes, texts));
     const agreed = `permessage-deflate${takeover}; client_max_window_bits=12`;
     checkEqual(`deflate ${name}: agreed`, seen.extensions, agreed);
+    // Both ways: the browser compresses too.
+    const most = plainBytes / 10;
+    const traffic = `${plainBytes} bytes as ${way.sent} there and ${way.received} back`;
+    check(`deflate ${name}: smaller`, way.sent > 0 && way.sent < most && way.received < most, traffic);
+    await waitFor(() => server.output.includes("closed cleanly by the peer"));
+    check(`deflate ${name}: the server was told`, /closed cleanly by the peer, 4001.*"done"/.test(server.output));
     await page.close();
+    way.listener.close();
     await server.stop();
   }
 });

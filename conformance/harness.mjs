@@ -1,6 +1,6 @@
 // What the Node parts share: checks that are counted, and processes that are started and ended.
 // harness.py says the same in Python.
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { createWriteStream, existsSync, mkdirSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -111,4 +111,19 @@ export async function waitFor(condition, seconds = 10) {
     if (value || Date.now() > deadline) return value;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+// A certificate authority of our own, and a certificate for localhost that it vouches for.
+export function certificates(directory) {
+  mkdirSync(directory, { recursive: true });
+  const file = (name) => path.join(directory, name);
+  const openssl = (...args) => execFileSync("openssl", args, { stdio: "pipe" });
+  const fresh = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+  openssl("req", "-x509", ...fresh, "-subj", "/CN=wireline test CA", "-keyout", file("ca.key"), "-out", file("ca.pem"));
+  openssl(
+    ...["req", "-x509", ...fresh, "-subj", "/CN=localhost", "-keyout", file("key.pem"), "-out", file("cert.pem")],
+    ...["-CA", file("ca.pem"), "-CAkey", file("ca.key")],
+    ...["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"],
+  );
+  return { ca: file("ca.pem"), cert: file("cert.pem"), key: file("key.pem") };
 }

@@ -1,15 +1,14 @@
 #!/usr/bin/env node
 // wireline and Node's two WebSocket libraries, each as client and as server of the other: the
 // tutorial's server and client on npm `websocket`, and npm `ws`.
-import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { mkdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import https from "node:https";
 import path from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import WebSocket, { WebSocketServer } from "ws";
-import { check, checkEqual, finish, group, waitFor } from "./harness.mjs";
+import { certificates, check, checkEqual, finish, group, waitFor } from "./harness.mjs";
 import { here, peerClient, reports, run, serve, start, startServer, styles, wireline } from "./harness.mjs";
 import tutorial from "./tutorial/client.js";
 
@@ -197,63 +196,124 @@ async function wsClient(name, url, protocol, options = {}) {
 
 // --- permessage-deflate, both ways ---------------------------------------------------------------
 
-// Each end may take its context over from message to message, or not.
-const TAKEOVERS = [
+// Each end may take its context over from message to message, or not, and refer so far back and no further.
+const AGREEMENTS = [
   ["both take over", {}],
   ["the server does not", { serverNoContextTakeover: true }],
   ["the client does not", { clientNoContextTakeover: true }],
   ["neither does", { serverNoContextTakeover: true, clientNoContextTakeover: true }],
-  ["small windows", { serverMaxWindowBits: 9, clientMaxWindowBits: 9 }],
+  ["9 bits", { serverMaxWindowBits: 9, clientMaxWindowBits: 9 }],
+  ["12 bits", { serverMaxWindowBits: 12, clientMaxWindowBits: 12 }],
+  ["10 bits of the server, 14 of the client", { serverMaxWindowBits: 10, clientMaxWindowBits: 14 }],
+  ["14 bits of the server, 10 of the client", { serverMaxWindowBits: 14, clientMaxWindowBits: 10 }],
 ];
 
-// Text that repeats itself within a message and from one to the next; of the last no byte repeats.
+// An answer's header, as wireline spells it: what it was asked for, and no more bits than `most`.
+function answer({ serverNoContextTakeover, clientNoContextTakeover, serverMaxWindowBits, clientMaxWindowBits }, most) {
+  return [
+    "permessage-deflate",
+    ...(serverNoContextTakeover ? ["server_no_context_takeover"] : []),
+    ...(clientNoContextTakeover ? ["client_no_context_takeover"] : []),
+    ...(serverMaxWindowBits ? [`server_max_window_bits=${Math.min(serverMaxWindowBits, most)}`] : []),
+    ...(clientMaxWindowBits ? [`client_max_window_bits=${Math.min(clientMaxWindowBits, most)}`] : []),
+  ].join("; ");
+}
+
+// Text that repeats itself within a message and from one to the next, and the same as bytes; of the last no
+// byte repeats.
 const FAMILIES = "All happy families are alike; each unhappy family is unhappy in its own way. ";
-const messages = [...[1, 3, 20, 2000].map((times) => FAMILIES.repeat(times)), "", randomBytes(3000).toString("base64")];
+const texts = [...[1, 3, 20, 2000].map((times) => FAMILIES.repeat(times)), "", randomBytes(3000).toString("base64")];
+const messages = [...texts, ...texts, ...texts.map((text) => Buffer.from(text)), randomBytes(5000)];
+
+// A `ws` client that has every message echoed; what the server's answer said of extensions.
+async function deflateClient(name, url, options) {
+  const socket = new WebSocket(url, { ...options, perMessageDeflate: { threshold: 0, ...options.perMessageDeflate } });
+  let agreed;
+  socket.on("upgrade", ({ headers }) => (agreed = headers["sec-websocket-extensions"]));
+  const echoed = [];
+  socket.on("message", (data, isBinary) => echoed.push(isBinary ? data : data.toString()));
+  await once(socket, "open");
+  for (const message of messages) socket.send(message);
+  await waitFor(() => echoed.length >= messages.length);
+  check(`${name}: echoed`, isDeepStrictEqual(echoed, messages), `${echoed.length} of ${messages.length}`);
+  const closed = once(socket, "close");
+  socket.close(4001, "done");
+  const [code, reason] = await closed;
+  checkEqual(`${name}: close`, [code, reason.toString()], [4001, "done"]);
+  return agreed;
+}
 
 await group("deflate, ws client", async () => {
-  const server = await serve("node-peers/wireline-deflate.log", "--deflate");
-  for (const [name, options] of TAKEOVERS) {
-    const socket = new WebSocket(`ws://127.0.0.1:${server.port}/`, { perMessageDeflate: { threshold: 0, ...options } });
-    const echoed = [];
-    socket.on("message", (data) => echoed.push(data.toString()));
-    await once(socket, "open");
-    check(`deflate, ws client, ${name}: agreed`, socket.extensions === "permessage-deflate");
-    for (const message of [...messages, ...messages]) socket.send(message);
-    await waitFor(() => echoed.length >= 2 * messages.length);
-    check(`deflate, ws client, ${name}: echoed`, isDeepStrictEqual(echoed, [...messages, ...messages]));
-    const closed = once(socket, "close");
-    socket.close(4001, "done");
-    checkEqual(`deflate, ws client, ${name}: close`, (await closed)[0], 4001);
+  for (const [takeover, options, forced] of [
+    ["", [], {}],
+    [", without takeover", ["--no-context-takeover"], { serverNoContextTakeover: true, clientNoContextTakeover: true }],
+  ]) {
+    const server = await serve(`node-peers/wireline-deflate${options}.log`, "--deflate", ...options);
+    for (const [agreement, parameters] of AGREEMENTS) {
+      const name = `deflate, ws client, ${agreement}${takeover}`;
+      const url = `ws://127.0.0.1:${server.port}/`;
+      const agreed = await deflateClient(name, url, { perMessageDeflate: parameters });
+      // `ws` says that it takes any window of its own unless it names one.
+      checkEqual(`${name}: agreed`, agreed, answer({ clientMaxWindowBits: 15, ...parameters, ...forced }, 12));
+    }
+    await waitFor(() => server.output.match(/closed cleanly by the peer/g)?.length >= AGREEMENTS.length);
+    const told = server.output.match(/closed cleanly by the peer, 4001.*"done"/g)?.length;
+    checkEqual(`deflate, ws client${takeover}: the server was told 4001 done each time`, told, AGREEMENTS.length);
+    await server.stop();
   }
-  await server.stop();
 });
 
+// A `ws` server that echoes, and what was agreed on and seen of its last connection.
+async function deflateServer(parameters, where = { host: "127.0.0.1", port: 0 }) {
+  const server = new WebSocketServer({ ...where, perMessageDeflate: { threshold: 0, ...parameters } });
+  const seen = { server };
+  server.on("headers", (headers) => (seen.agreed = headers.find((line) => line.includes("deflate"))?.split(": ")[1]));
+  server.on("connection", (socket) => {
+    seen.kinds = new Set();
+    socket.on("message", (data, binary) => (seen.kinds.add(binary), socket.send(data, { binary })));
+    socket.on("close", (code, reason) => (seen.close = [code, reason.toString()]));
+  });
+  if (where.host) await once(server, "listening");
+  return seen;
+}
+
+// `ws` names the parameters in an order of its own.
+const sorted = (agreed) => agreed?.split("; ").sort().join("; ");
+
 await group("deflate, ws server", async () => {
-  for (const [name, options] of TAKEOVERS) {
-    const server = new WebSocketServer({ host: "127.0.0.1", port: 0, perMessageDeflate: { threshold: 0, ...options } });
-    let agreed = "";
-    server.on("connection", (socket) => {
-      agreed = socket.extensions;
-      socket.on("message", (data, binary) => socket.send(data, { binary }));
-    });
-    await once(server, "listening");
-    const lines = [...messages, ...messages].filter((line) => line).map((line) => `${line}\n`).join("");
-    const url = `ws://127.0.0.1:${server.address().port}/`;
+  for (const [agreement, parameters] of AGREEMENTS) {
+    const name = `deflate, ws server, ${agreement}`;
+    const seen = await deflateServer(parameters);
+    const url = `ws://127.0.0.1:${seen.server.address().port}/`;
+    const lines = texts.concat(texts).filter((line) => line).map((line) => `${line}\n`).join("");
     const client = await run("node-peers/connect-deflate.log", wireline, ["connect", url, "--deflate"], lines);
-    check(`deflate, ws server, ${name}: agreed`, agreed === "permessage-deflate");
-    check(`deflate, ws server, ${name}: echoed`, client.status === CLEAN && client.stdout === lines);
+    checkEqual(`${name}: agreed`, sorted(seen.agreed), sorted(answer(parameters, 15)));
+    check(`${name}: lines echoed`, client.status === CLEAN && client.stdout === lines);
     const ratio = /sent \d+ bytes as \d+ \((\d+\.\d) %\), received \d+ bytes as/.exec(client.output)?.[1];
-    check(`deflate, ws server, ${name}: smaller`, Number(ratio) < 20, `${ratio} %`);
-    server.close();
+    check(`${name}: smaller`, Number(ratio) < 20, `${ratio} %`);
+    await speakAll(name, url, seen);
+    seen.server.close();
   }
 });
+
+// The example client, which sends text, bytes and noise, and checks what comes back.
+async function speakAll(name, url, seen, ...options) {
+  seen.close = null;
+  const client = await run("node-peers/peer-client-deflate.log", peerClient, [url, "--deflate", ...options]);
+  checkEqual(`${name}: text and bytes echoed`, [client.status, seen.kinds?.size], [CLEAN, 2]);
+  await waitFor(() => seen.close);
+  checkEqual(`${name}: the server was told`, seen.close, [4001, "done"]);
+}
 
 // --- TLS, both ways ----------------------------------------------------------------------------
 
 await group("TLS", async () => {
   const { ca, cert, key } = certificates(path.join(reports, "node-peers", "tls"));
-  const secure = await serve("node-peers/wireline-tls.log", "--tls-cert", cert, "--tls-key", key);
-  await wsClient("ws client, wss", `wss://localhost:${secure.port}/`, "echo-protocol", { ca: readFileSync(ca) });
+  const secure = await serve("node-peers/wireline-tls.log", "--tls-cert", cert, "--tls-key", key, "--deflate");
+  const url = `wss://localhost:${secure.port}/`;
+  await wsClient("ws client, wss", url, "echo-protocol", { ca: readFileSync(ca), perMessageDeflate: false });
+  const agreed = await deflateClient("ws client, wss, deflate", url, { ca: readFileSync(ca) });
+  checkEqual("ws client, wss, deflate: agreed", agreed, "permessage-deflate; client_max_window_bits=12");
   await secure.stop();
 
   const server = https.createServer({ cert: readFileSync(cert), key: readFileSync(key) });
@@ -270,21 +330,15 @@ await group("TLS", async () => {
   checkEqual("ws server, wss: a certificate for another name is refused", misnamed.status, NO_CONNECTION);
   server.closeAllConnections();
   server.close();
-});
 
-// A certificate authority of our own, and a certificate for localhost that it vouches for.
-function certificates(directory) {
-  mkdirSync(directory, { recursive: true });
-  const file = (name) => path.join(directory, name);
-  const openssl = (...args) => execFileSync("openssl", args, { stdio: "pipe" });
-  const fresh = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-  openssl("req", "-x509", ...fresh, "-subj", "/CN=wireline test CA", "-keyout", file("ca.key"), "-out", file("ca.pem"));
-  openssl(
-    ...["req", "-x509", ...fresh, "-subj", "/CN=localhost", "-keyout", file("key.pem"), "-out", file("cert.pem")],
-    ...["-CA", file("ca.pem"), "-CAkey", file("ca.key")],
-    ...["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"],
-  );
-  return { ca: file("ca.pem"), cert: file("cert.pem"), key: file("key.pem") };
-}
+  const compressing = https.createServer({ cert: readFileSync(cert), key: readFileSync(key) });
+  compressing.listen(0, "127.0.0.1");
+  await once(compressing, "listening");
+  const seen = await deflateServer({}, { server: compressing });
+  await speakAll("ws server, wss, deflate", `wss://localhost:${compressing.address().port}/`, seen, "--ca", ca);
+  checkEqual("ws server, wss, deflate: agreed", seen.agreed, "permessage-deflate");
+  compressing.closeAllConnections();
+  compressing.close();
+});
 
 await finish();
