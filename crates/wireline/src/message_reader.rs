@@ -112,6 +112,7 @@ impl AsyncRead for MessageReader<'_> {
 
 /// Where a connection is in a message that comes in pieces.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the message at hand")]
 pub(crate) struct Reading {
     /// The piece that a [`MessageReader`] is at.
     at_hand: Option<Piece>,
@@ -119,6 +120,9 @@ pub(crate) struct Reading {
     /// with it.
     collected: Vec<u8>,
     has_beginning: bool,
+    is_collecting: bool,
+    /// A message was refused, and nothing behind it counts.
+    has_refused: bool,
     /// The rest of the message is dropped.
     is_skipping: bool,
 }
@@ -140,13 +144,16 @@ impl Reading {
 
     /// Takes a piece, unless it is to be dropped.
     fn admit(&mut self, piece: Piece, unit: Unit) -> Option<Piece> {
-        let is_rest = !piece.begins_message && self.collected.is_empty();
-        if self.is_skipping || (is_rest && unit == Unit::Message) {
-            self.is_skipping = !piece.ends_message;
-            return None;
-        }
-        if self.collected.is_empty() {
+        if !self.is_collecting {
             self.has_beginning = piece.begins_message;
+        }
+        // Of a message that was begun frame by frame there is no whole any more.
+        let is_rest = unit == Unit::Message && !self.has_beginning;
+        if self.is_skipping || self.has_refused || is_rest {
+            self.is_skipping = !piece.ends_message;
+            self.is_collecting = false;
+            self.collected = Vec::new();
+            return None;
         }
         Some(piece)
     }
@@ -159,13 +166,14 @@ impl Reading {
         if len > limit {
             link.refuse_message(len, limit);
             self.collected = Vec::new();
-            self.is_skipping = !ends_message;
+            self.has_refused = true;
             return None;
         }
         let is_whole = if unit == Unit::Message { ends_message } else { ends_frame };
         if !is_whole || !self.collected.is_empty() {
             self.collected.extend_from_slice(&payload);
         }
+        self.is_collecting = !is_whole;
         if !is_whole {
             return None;
         }
@@ -231,6 +239,7 @@ impl WebSocket {
                 None => return Poll::Ready(Ok(None)),
             };
             let Some(mut piece) = piece else { continue };
+            reading.is_collecting = false;
             if !reading.collected.is_empty() {
                 // A `recv` that was dropped has put the beginning together.
                 reading.collected.extend_from_slice(&piece.payload);

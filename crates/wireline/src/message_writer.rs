@@ -98,6 +98,9 @@ impl MessageWriter {
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>, piece: &Bytes, fin: bool) -> Poll<Result<(), SendError>> {
+        if self.state == State::Finished {
+            return Poll::Ready(Err(SendError::Closed));
+        }
         let is_begun = self.state == State::Begun;
         let piece = (self.kind, piece, fin);
         ready!(self.socket.link().poll_send_piece(cx, piece, is_begun, &mut self.place))?;

@@ -341,3 +341,23 @@ async fn receiving_that_is_dropped_loses_nothing() {
     };
     soon(async { tokio::join!(send, receive) }).await;
 }
+
+#[tokio::test]
+async fn message_may_begin_with_an_empty_frame() {
+    let (client, mut server, _handle) = pair(Config::server()).await;
+    let mut writer = client.message_writer(MessageKind::Text);
+    for piece in ["", "hello"] {
+        writer.write_piece(piece).await.expect("it is open");
+    }
+    writer.finish().await.expect("it is open");
+    assert_eq!(soon(server.recv()).await.expect("it is open"), Some(Message::from("hello")));
+}
+
+#[tokio::test]
+async fn nothing_behind_a_message_that_was_refused_is_given() {
+    let (client, mut server, _handle) = pair(Config::server().max_message_size(10)).await;
+    client.send("01234567890").await.expect("it is open");
+    client.send("next").await.expect("it is open");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    soon(server.recv()).await.expect_err("the first was too long");
+}

@@ -307,6 +307,8 @@ impl Core {
     fn handle_event(&mut self, event: Event<'_>, want: &mut Want<'_>) {
         match event {
             Event::Message(_) | Event::Piece(_) if self.is_reader_gone => {}
+            // Behind a piece that was dropped, the rest of its message is none.
+            Event::Piece(_) if self.has_dropped => {}
             Event::Message(_) | Event::Piece(_) if self.inbox.is_full() && !self.is_paused() => {
                 self.has_dropped = true;
             }
