@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
     time::Instant,
 };
@@ -65,6 +66,7 @@ pub fn connect(url: impl Into<String>) -> Connect {
         handshake_timeout: Duration::from_secs(10),
         tls: None,
         unix_socket: None,
+        stream: None,
     }
 }
 
@@ -83,6 +85,7 @@ pub struct Connect {
     handshake_timeout: Duration,
     tls: Option<ClientTls>,
     unix_socket: Option<PathBuf>,
+    stream: Option<Transport>,
 }
 
 impl Connect {
@@ -136,6 +139,16 @@ impl Connect {
         self
     }
 
+    /// Speaks over this byte stream instead of connecting to the URL's host and port: a tunnel, a pipe in
+    /// memory. The URL still gives the path, the Host header, and, with `wss://`, the name for TLS on it.
+    pub fn over<S>(mut self, stream: S) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.stream = Some(Transport::Boxed(Box::new(stream)));
+        self
+    }
+
     /// Finds out what is wrong with it before anything is sent: first with the URL, then with the
     /// subprotocols, then with the headers.
     pub(crate) fn check(self) -> Result<Attempt, ConnectError> {
@@ -160,6 +173,7 @@ impl Connect {
             handshake_timeout: self.handshake_timeout,
             tls: self.tls,
             unix_socket: self.unix_socket,
+            stream: self.stream,
         })
     }
 }
@@ -184,6 +198,7 @@ pub(crate) struct Attempt {
     handshake_timeout: Duration,
     tls: Option<ClientTls>,
     unix_socket: Option<PathBuf>,
+    stream: Option<Transport>,
 }
 
 impl Attempt {
@@ -206,7 +221,10 @@ impl Attempt {
     }
 
     async fn open(self) -> Result<Answer, ConnectError> {
-        let transport = reach(&self.target, self.unix_socket.as_deref()).await?;
+        let transport = match self.stream {
+            Some(stream) => stream,
+            None => reach(&self.target, self.unix_socket.as_deref()).await?,
+        };
         let remote_addr = transport.remote_addr();
         let transport = secure(transport, &self.target, self.tls).await?;
         let response = exchange(transport, self.request).await?;
@@ -216,14 +234,12 @@ impl Attempt {
         let negotiated = self.handshake.check(&response)?;
         let upgraded =
             hyper::upgrade::on(response).await.map_err(|error| ConnectError::Http(error.into()))?;
-        let parts = upgraded
-            .downcast::<TokioIo<Transport>>()
-            .map_err(|_| ConnectError::Http("the transport is not the client's own".into()))?;
+        let (transport, first_bytes) = Transport::take_back(upgraded);
         let link = Link::new(Opened {
             negotiated,
             config: Arc::new(self.config),
-            transport: parts.io.into_inner(),
-            first_bytes: parts.read_buf,
+            transport,
+            first_bytes,
             url: Some(self.target.public_url().into()),
             remote_addr,
             client_ip: None,

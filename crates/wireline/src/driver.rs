@@ -340,6 +340,12 @@ impl Link {
         Poll::Ready(())
     }
 
+    /// Whether somebody sends a message in pieces, and has not finished it.
+    pub(crate) fn is_message_under_way(&self) -> bool {
+        let core = self.lock();
+        core.connection.is_open() && core.connection.is_message_under_way()
+    }
+
     /// Fails the connection with 1009: the application has no room for the message that is received in
     /// pieces.
     pub(crate) fn refuse_message(&self, received: usize, limit: usize) {
@@ -594,16 +600,16 @@ pub(crate) struct Seat {
 
 enum SeatState {
     /// The handler has not accepted yet; this is its task.
-    Vacant(Registration, Option<Waker>),
-    Taken(Arc<Link>, Registration),
+    Vacant(Option<Registration>, Option<Waker>),
+    Taken(Arc<Link>, Option<Registration>),
     /// The handler ended, and what it left behind may still accept: in a task of its own.
-    Orphaned(Registration),
+    Orphaned(Option<Registration>),
     /// The connection is driven, or was.
     Left,
 }
 
 impl Seat {
-    pub(crate) fn new(registration: Registration) -> Arc<Self> {
+    pub(crate) fn new(registration: Option<Registration>) -> Arc<Self> {
         Arc::new(Self { state: Mutex::new(SeatState::Vacant(registration, None)) })
     }
 
@@ -616,7 +622,7 @@ impl Seat {
         let mut state = self.lock();
         match std::mem::replace(&mut *state, SeatState::Left) {
             SeatState::Vacant(registration, waker) => {
-                registration.set_link(link);
+                set_link(registration.as_ref(), link);
                 *state = SeatState::Taken(Arc::clone(link), registration);
                 drop(state);
                 if let Some(waker) = waker {
@@ -624,15 +630,15 @@ impl Seat {
                 }
             }
             SeatState::Orphaned(registration) => {
-                registration.set_link(link);
-                spawn_driver(Arc::clone(link), Some(registration));
+                set_link(registration.as_ref(), link);
+                spawn_driver(Arc::clone(link), registration);
             }
             other => *state = other,
         }
     }
 
     /// The connection, if the handler has accepted.
-    fn poll_taken(&self, cx: &Context<'_>) -> Option<(Arc<Link>, Registration)> {
+    fn poll_taken(&self, cx: &Context<'_>) -> Option<(Arc<Link>, Option<Registration>)> {
         let mut state = self.lock();
         if let SeatState::Vacant(_, waker) = &mut *state {
             *waker = Some(cx.waker().clone());
@@ -650,9 +656,16 @@ impl Seat {
         match std::mem::replace(&mut *state, SeatState::Left) {
             SeatState::Vacant(registration, _) => *state = SeatState::Orphaned(registration),
             // Accepted in the meantime, by another task.
-            SeatState::Taken(link, registration) => spawn_driver(link, Some(registration)),
+            SeatState::Taken(link, registration) => spawn_driver(link, registration),
             other => *state = other,
         }
+    }
+}
+
+/// Tells the server, if there is one, that the connection is accepted.
+fn set_link(registration: Option<&Registration>, link: &Arc<Link>) {
+    if let Some(registration) = registration {
+        registration.set_link(link);
     }
 }
 
@@ -711,7 +724,7 @@ impl<H: Future<Output = Result<()>>> Future for Driver<H> {
             {
                 link.set_driver(cx);
                 *this.link = Some(link);
-                *this.registration = Some(registration);
+                *this.registration = registration;
                 *this.seat = None;
             }
             let Some(link) = this.link else {

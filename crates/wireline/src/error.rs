@@ -41,6 +41,10 @@ pub enum Error {
     /// A browser's `WebSocket` was used wrongly.
     #[error(transparent)]
     Browser(#[from] Exception),
+    /// A JSON message could not be sent or understood.
+    #[cfg(feature = "json")]
+    #[error(transparent)]
+    Json(#[from] crate::JsonError),
     /// Listening failed, or an error of the application's own IO.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -74,6 +74,7 @@
 struct Readme;
 
 pub mod browser;
+mod byte_stream;
 mod client;
 mod close;
 mod cookie;
@@ -82,6 +83,8 @@ mod entropy;
 mod error;
 mod events;
 mod forwarded;
+#[cfg(feature = "json")]
+mod json;
 mod message;
 mod message_reader;
 mod message_writer;
@@ -89,19 +92,26 @@ mod origin;
 mod prepared;
 mod registry;
 mod request;
+mod response;
 mod server;
 mod socket;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tls;
 mod transport;
+mod upgrade;
 mod websocket;
 
 pub use wireline_proto::{
     CloseCode, CloseFrameError, Compress, Config, Deflate, Initiator, Keepalive, MessageKind, ProtocolError,
     deflate::DeflateTotals,
-    handshake::{InvalidProtocols, ProtocolNotOffered, ResponseError},
+    handshake::{InvalidProtocols, ProtocolNotOffered, RequestError, ResponseError},
 };
 
+#[cfg(feature = "json")]
+pub use self::json::JsonError;
 pub use self::{
+    byte_stream::ByteStream,
     client::{Connect, connect},
     close::{CloseCause, CloseEvent},
     cookie::{SameSite, SetCookie},
@@ -112,8 +122,10 @@ pub use self::{
     message_writer::MessageWriter,
     prepared::Prepared,
     request::{Accept, Reject, Request},
-    server::{Drained, Listener, Server, ServerHandle},
+    response::Body,
+    server::{Drained, Listener, Server, ServerHandle, Service},
     socket::{ReadyState, SendMessage, Socket},
     tls::{ClientTls, ServerTls},
+    upgrade::{Upgrade, UpgradeError, is_upgrade, upgrade},
     websocket::{RecvMessage, WebSocket},
 };

@@ -224,6 +224,27 @@ impl WebSocket {
         }
     }
 
+    /// The next bytes, of whatever message; they may be none.
+    pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RecvError>> {
+        let (link, reading) = self.link_and_reading();
+        reading.skip_what_a_reader_left();
+        if std::mem::take(&mut reading.is_collecting) {
+            // By a `recv` that was dropped.
+            return Poll::Ready(Ok(Some(std::mem::take(&mut reading.collected).into())));
+        }
+        loop {
+            let piece = match ready!(link.poll_recv(cx))? {
+                Some(Received::Piece(piece)) => reading.admit(piece, Unit::Frame),
+                Some(Received::Message(message)) => Some(Piece::from(message)),
+                Some(Received::Ping(_)) => None,
+                None => return Poll::Ready(Ok(None)),
+            };
+            if let Some(piece) = piece {
+                return Poll::Ready(Ok(Some(piece.payload)));
+            }
+        }
+    }
+
     /// The kind of the next message, whose first piece is at hand then.
     pub(crate) fn poll_begin(
         &mut self,

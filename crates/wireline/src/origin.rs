@@ -1,6 +1,11 @@
 //! Which web pages may open a connection: the defence against cross-site WebSocket hijacking.
 
-use http::{HeaderMap, Uri, header};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, Uri, header};
+
+use crate::response::text;
 
 /// Browsers send the page's origin with every handshake, and send the user's cookies to any server that
 /// a page names. A server must therefore look where the page came from. Programs that are no browsers
@@ -20,7 +25,25 @@ impl Default for OriginRule {
 }
 
 impl OriginRule {
-    pub(crate) fn allows(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn same_host_or<O: Into<String>>(origins: impl IntoIterator<Item = O>) -> Self {
+        Self::SameHostOr(origins.into_iter().map(Into::into).collect())
+    }
+
+    /// The answer to a request from a page that is not let in.
+    pub(crate) fn refusal(
+        &self,
+        headers: &HeaderMap,
+        remote_addr: Option<SocketAddr>,
+    ) -> Option<Response<Bytes>> {
+        if self.allows(headers) {
+            return None;
+        }
+        let origin = headers.get(header::ORIGIN);
+        tracing::info!(?origin, ?remote_addr, "refused a WebSocket request: foreign origin");
+        Some(text(StatusCode::FORBIDDEN, "pages of this origin may not connect here\n"))
+    }
+
+    fn allows(&self, headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         let (origin, more) = (origins.next(), origins.next());
         let Some(origin) = origin else { return true };

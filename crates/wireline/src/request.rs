@@ -12,7 +12,6 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 use wireline_proto::{Config, handshake::UpgradeRequest};
 
@@ -20,6 +19,8 @@ use crate::{
     AcceptError, Result, SetCookie, WebSocket, cookie,
     driver::{Link, Opened, Seat},
     events::Events,
+    registry::Registration,
+    response::status_response,
     transport::Transport,
 };
 
@@ -74,26 +75,48 @@ pub(crate) struct Matched {
 }
 
 /// How an answer gets back to HTTP, and the connection to its driver.
-pub(crate) struct Channel {
-    pub(crate) answer: oneshot::Sender<Response<Bytes>>,
+struct Channel {
+    answer: oneshot::Sender<Response<Bytes>>,
+    on_upgrade: OnUpgrade,
+    seat: Arc<Seat>,
+    config: Arc<Config>,
+    events: Arc<Events>,
+    remote_addr: Option<SocketAddr>,
+    client_ip: Option<IpAddr>,
+}
+
+/// A request that passed all checks, with what its connection will need, for a handler to answer.
+pub(crate) struct Unanswered {
+    pub(crate) head: http::request::Parts,
+    pub(crate) upgrade: UpgradeRequest,
+    pub(crate) matched: Matched,
     pub(crate) on_upgrade: OnUpgrade,
-    pub(crate) seat: Arc<Seat>,
+    /// Its place among a server's connections.
+    pub(crate) registration: Option<Registration>,
     pub(crate) config: Arc<Config>,
     pub(crate) events: Arc<Events>,
     pub(crate) remote_addr: Option<SocketAddr>,
     pub(crate) client_ip: Option<IpAddr>,
 }
 
-impl Request {
-    pub(crate) fn new(
-        head: http::request::Parts,
-        upgrade: UpgradeRequest,
-        matched: Matched,
-        channel: Channel,
-    ) -> Self {
-        Self { inner: Box::new(Inner { head, upgrade, matched, channel }) }
+impl Unanswered {
+    /// Has the request answered; the answer.
+    pub(crate) async fn put_to(self, on_request: impl FnOnce(Request, Arc<Seat>)) -> Response<Bytes> {
+        let Self { head, upgrade, matched, on_upgrade, registration, config, events, .. } = self;
+        let Self { remote_addr, client_ip, .. } = self;
+        let (answer, answered) = oneshot::channel();
+        let seat = Seat::new(registration);
+        let channel =
+            Channel { answer, on_upgrade, seat: Arc::clone(&seat), config, events, remote_addr, client_ip };
+        on_request(Request { inner: Box::new(Inner { head, upgrade, matched, channel }) }, seat);
+        answered.await.unwrap_or_else(|_| {
+            tracing::warn!(?remote_addr, "a handler neither accepted nor rejected its request");
+            status_response(StatusCode::INTERNAL_SERVER_ERROR)
+        })
     }
+}
 
+impl Request {
     /// Path and query, as they were asked for.
     #[must_use]
     pub fn uri(&self) -> &Uri {
@@ -304,14 +327,12 @@ impl Acceptance {
             .send(response)
             .map_err(|_| AcceptError::ClientGone("the connection is closed".into()))?;
         let upgraded = channel.on_upgrade.await.map_err(|error| AcceptError::ClientGone(error.into()))?;
-        let parts = upgraded
-            .downcast::<TokioIo<Transport>>()
-            .map_err(|_| AcceptError::ClientGone("the transport is not the server's own".into()))?;
+        let (transport, first_bytes) = Transport::take_back(upgraded);
         let link = Link::new(Opened {
             negotiated,
             config: channel.config,
-            transport: parts.io.into_inner(),
-            first_bytes: parts.read_buf,
+            transport,
+            first_bytes,
             url: None,
             remote_addr: channel.remote_addr,
             client_ip: channel.client_ip,

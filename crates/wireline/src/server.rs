@@ -1,9 +1,11 @@
 //! The server: listens, speaks HTTP until a request asks for a WebSocket, and hands that to a handler.
 
+mod answer;
 mod http1;
 mod listener;
 mod proxy_protocol;
 mod router;
+mod service;
 
 use std::{
     fmt,
@@ -18,22 +20,26 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 use wireline_proto::Config;
 
+pub use self::service::Service;
 use self::{
     listener::{Incoming, accept_loop},
     router::Router,
 };
 use crate::{
-    Prepared, Request, Result, ServerTls, SetupError, Socket,
+    Body, Prepared, Request, Result, ServerTls, SetupError, Socket,
     driver::{Seat, spawn_handler},
     events::Events,
     forwarded::{ForwardedHeader, Peers, TrustedProxies},
     origin::OriginRule,
     prepared::Outgoing,
     registry::Registry,
-    transport::unpace,
+    transport::{Transport, unpace},
 };
 
 /// Beyond this a timeout is no different from none, and sums with the clock's time could overflow.
@@ -246,7 +252,7 @@ impl Server {
     /// asked for are always let in.
     #[must_use]
     pub fn origins<O: Into<String>>(mut self, origins: impl IntoIterator<Item = O>) -> Self {
-        self.options.origins = OriginRule::SameHostOr(origins.into_iter().map(Into::into).collect());
+        self.options.origins = OriginRule::same_host_or(origins);
         self
     }
 
@@ -348,13 +354,14 @@ impl Server {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn bind(&self, addr: impl ToSocketAddrs) -> Result<Listener> {
-        self.check()?;
+        let server = self.checked()?;
         let listener = std::net::TcpListener::bind(&*addr.to_socket_addrs()?.collect::<Vec<_>>())?;
         listener.set_nonblocking(true)?;
         if listener.local_addr()?.ip().is_loopback() {
             unpace(&listener);
         }
-        Ok(self.listener(Incoming::Tcp(tokio::net::TcpListener::from_std(listener)?)))
+        let incoming = Incoming::Tcp(tokio::net::TcpListener::from_std(listener)?);
+        Ok(Listener { server, incoming })
     }
 
     /// Listens on a Unix socket at `path`, which must not exist.
@@ -366,8 +373,74 @@ impl Server {
     /// Outside a tokio runtime.
     #[cfg(unix)]
     pub fn bind_unix(&self, path: impl AsRef<Path>) -> Result<Listener> {
-        self.check()?;
-        Ok(self.listener(Incoming::Unix(tokio::net::UnixListener::bind(path)?)))
+        let server = self.checked()?;
+        let incoming = Incoming::Unix(tokio::net::UnixListener::bind(path)?);
+        Ok(Listener { server, incoming })
+    }
+
+    /// Serves one byte stream, of whatever kind, as it serves what it accepts: a tunnel, a pipe in memory, a
+    /// socket that came from elsewhere. `remote_addr` says where it comes from, if that is known. This is ready
+    /// when HTTP on it is over: what has become a WebSocket goes on in a task of its own.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> wireline::Result<()> {
+    /// let server = wireline::Server::new().on_message(|socket, message| async move {
+    ///     socket.send(message).await?;
+    ///     Ok(())
+    /// });
+    /// let (ours, theirs) = tokio::io::duplex(1024);
+    /// tokio::spawn(async move { server.serve_stream(ours, None).await });
+    ///
+    /// let mut ws = wireline::connect("ws://pipe.example/").over(theirs).await?;
+    /// ws.send("hello").await?;
+    /// assert_eq!(ws.recv().await?, Some("hello".into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When a setting before was a mistake. What goes wrong on the stream is logged.
+    ///
+    /// # Cancel safety
+    /// Dropped early, the stream is closed, unless it is a WebSocket by then.
+    pub async fn serve_stream<S>(&self, stream: S, remote_addr: Option<std::net::SocketAddr>) -> Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Self { options, registry, phase } = self.checked()?;
+        let transport = Transport::Boxed(Box::new(stream));
+        http1::serve(transport, remote_addr, Arc::new(options), registry, phase.subscribe()).await;
+        Ok(())
+    }
+
+    /// Makes it a service for other people's HTTP servers, where it answers as it would itself, with its
+    /// routes, its origin rule, its handlers. The [handle](Self::handle) speaks to these connections, too, and
+    /// a shutdown closes them.
+    ///
+    /// ```no_run
+    /// use axum::{Router, routing::get};
+    /// use wireline::{Request, Server};
+    ///
+    /// # async fn example() -> wireline::Result<()> {
+    /// let server = Server::new().route("/chat/{room}", |req: Request| async move {
+    ///     req.accept().await?.send("welcome").await?;
+    ///     Ok(())
+    /// });
+    /// let app: Router = Router::new()
+    ///     .route("/", get(|| async { "a page" }))
+    ///     .route_service("/chat/{room}", server.into_service()?);
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+    /// axum::serve(listener, app).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When a setting before was a mistake.
+    pub fn into_service(self) -> Result<Service> {
+        let Self { options, registry, .. } = self.checked()?;
+        Ok(Service::new(Arc::new(options), registry, None))
     }
 
     /// Speaks to its connections and stops it, from anywhere.
@@ -381,16 +454,16 @@ impl Server {
         self
     }
 
-    fn check(&self) -> Result<(), SetupError> {
-        self.options.mistake.clone().map_or(Ok(()), Err)
-    }
-
-    fn listener(&self, incoming: Incoming) -> Listener {
+    /// A clone that is ready to serve, if nothing is wrong with it.
+    fn checked(&self) -> Result<Self, SetupError> {
         let mut server = self.clone();
+        if let Some(mistake) = server.options.mistake.take() {
+            return Err(mistake);
+        }
         if server.options.router.is_empty() && !server.options.events.is_empty() {
             server.options.router.set_rest(in_a_task_of_its_own(accept_everyone));
         }
-        Listener { server, incoming }
+        Ok(server)
     }
 }
 
@@ -399,13 +472,20 @@ where
     F: Fn(Request) -> H + Send + Sync + 'static,
     H: Future<Output = Result<()>> + Send + 'static,
 {
-    Arc::new(move |request, seat| {
-        // What panics before its first await takes its request along, which is then answered with 500.
-        match catch_unwind(AssertUnwindSafe(|| handler(request))) {
-            Ok(handler) => spawn_handler(handler, seat),
-            Err(_) => tracing::error!("a handler panicked before its first await"),
-        }
-    })
+    Arc::new(move |request, seat| start_handler(&handler, request, seat))
+}
+
+/// Has a handler run, in a task which is that of the connection that it accepts.
+pub(crate) fn start_handler<F, H>(handler: F, request: Request, seat: Arc<Seat>)
+where
+    F: FnOnce(Request) -> H,
+    H: Future<Output = Result<()>> + Send + 'static,
+{
+    // What panics before its first await takes its request along, which is then answered with 500.
+    match catch_unwind(AssertUnwindSafe(|| handler(request))) {
+        Ok(handler) => spawn_handler(handler, seat),
+        Err(_) => tracing::error!("a handler panicked before its first await"),
+    }
 }
 
 /// Event style without a word on requests: the first subprotocol on offer, since a browser that offers
@@ -536,6 +616,10 @@ impl ServerHandle {
             self.advance(Phase::Over);
         }
         drained
+    }
+
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry)
     }
 
     fn advance(&self, phase: Phase) {

@@ -7,6 +7,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
+use hyper::upgrade::Upgraded;
+use hyper_util::{rt::TokioIo, server::conn::auto};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
@@ -48,6 +51,25 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
+    /// The stream that HTTP was spoken on, out of hyper's hands, and the bytes that came behind the head. A
+    /// socket is taken back itself, whoever gave it to hyper, so that nothing stands between it and the driver.
+    pub(crate) fn take_back(upgraded: Upgraded) -> (Self, Bytes) {
+        let taken = take_out::<Self>(upgraded)
+            .or_else(|upgraded| take_out(upgraded).map(|(stream, bytes)| (Self::of_tcp(stream), bytes)));
+        #[cfg(unix)]
+        let taken =
+            taken.or_else(|upgraded| take_out(upgraded).map(|(stream, bytes)| (Self::Unix(stream), bytes)));
+        taken.unwrap_or_else(|upgraded| (Self::Boxed(Box::new(TokioIo::new(upgraded))), Bytes::new()))
+    }
+
+    /// Somebody else's socket, who may not have thought of this.
+    fn of_tcp(stream: TcpStream) -> Self {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a socket keeps small messages back");
+        }
+        Self::Tcp(stream)
+    }
+
     /// Reads once into `buffer`; 0 is the end of file. It does not count as one of the task's turns: who
     /// reads on and on must give way by himself.
     #[inline]
@@ -76,6 +98,20 @@ impl Transport {
             #[cfg(unix)]
             Self::Unix(stream) => poll_write_socket(stream, cx, bytes),
             Self::Boxed(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+}
+
+/// What lies under `upgraded`, if it is an `S`: given to hyper by itself, or to hyper-util's connection for
+/// every version of HTTP.
+fn take_out<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    upgraded: Upgraded,
+) -> Result<(S, Bytes), Upgraded> {
+    match upgraded.downcast::<TokioIo<S>>() {
+        Ok(parts) => Ok((parts.io.into_inner(), parts.read_buf)),
+        Err(upgraded) => {
+            let parts = auto::upgrade::downcast::<TokioIo<S>>(upgraded)?;
+            Ok((parts.io.into_inner(), parts.read_buf))
         }
     }
 }

@@ -13,7 +13,7 @@ use futures_core::Stream;
 use futures_sink::Sink;
 
 use crate::{
-    Handler, Message, RecvError, Result, SendError, Socket,
+    ByteStream, Handler, Message, RecvError, Result, SendError, Socket,
     driver::{Link, Received},
     events,
     message_reader::{Frame, MessageReader, Reading},
@@ -43,14 +43,17 @@ pub struct WebSocket {
     socket: Socket,
     /// As a `Stream`, it has given its last item.
     is_exhausted: bool,
-    sink: Option<Box<SinkPlaces>>,
+    sink: Option<Box<SinkState>>,
     /// Where it is in a message that comes in pieces.
     pub(crate) reading: Option<Box<Reading>>,
 }
 
-/// As a `Sink`, its places among those who wait.
+/// What it needs as a `Sink`.
 #[derive(Default)]
-struct SinkPlaces {
+struct SinkState {
+    /// A message that was taken on while somebody sends another in pieces.
+    held: Option<Outgoing>,
+    /// Its places among those who wait.
     send: Option<usize>,
     closed: Option<usize>,
 }
@@ -134,6 +137,24 @@ impl WebSocket {
         events::run(&mut self, &mut handler).await
     }
 
+    /// Makes it a pipe of bytes, to be read and written as a stream: what the payloads of all messages are,
+    /// one behind the other.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// // What comes by TCP goes on in a WebSocket, and back.
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:5432").await?;
+    /// let (mut tcp, _) = listener.accept().await?;
+    /// let mut pipe = wireline::connect("wss://example.com/tunnel").await?.into_io();
+    /// tokio::io::copy_bidirectional(&mut tcp, &mut pipe).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn into_io(self) -> ByteStream {
+        ByteStream::new(self)
+    }
+
     /// A handle for other tasks to send through.
     #[must_use]
     pub fn socket(&self) -> Socket {
@@ -153,9 +174,9 @@ impl Deref for WebSocket {
 impl Drop for WebSocket {
     fn drop(&mut self) {
         let link = self.socket.link();
-        if let Some(places) = self.sink.take() {
-            places.send.into_iter().for_each(|place| link.cancel_send(place));
-            places.closed.into_iter().for_each(|place| link.cancel_closed(place));
+        if let Some(sink) = self.sink.take() {
+            sink.send.into_iter().for_each(|place| link.cancel_send(place));
+            sink.closed.into_iter().for_each(|place| link.cancel_closed(place));
         }
         link.drop_reader();
     }
@@ -185,20 +206,30 @@ impl Stream for WebSocket {
 impl Sink<Message> for WebSocket {
     type Error = SendError;
 
-    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        ready!(self.poll_held(cx))?;
         let this = self.get_mut();
         this.socket.link().poll_send(cx, &mut None, &mut this.sink.get_or_insert_default().send)
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SendError> {
-        self.socket.link().send_unchecked(Outgoing::from(message))
+        let this = self.get_mut();
+        let message = Outgoing::from(message);
+        if this.link().is_message_under_way() {
+            // Begun since this was ready, which is a promise.
+            this.sink.get_or_insert_default().held = Some(message);
+            return Ok(());
+        }
+        this.link().send_unchecked(message)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        ready!(self.poll_held(cx))?;
         self.socket.link().poll_flushed(cx)
     }
 
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        ready!(self.poll_held(cx))?;
         self.socket.close();
         let this = self.get_mut();
         this.socket.link().poll_closed(cx, &mut this.sink.get_or_insert_default().closed).map(|_| Ok(()))
@@ -222,6 +253,16 @@ impl Future for RecvMessage<'_> {
 }
 
 impl WebSocket {
+    /// Sends what [`start_send`](Sink::start_send) could not.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        match &mut self.sink {
+            Some(sink) if sink.held.is_some() => {
+                self.socket.link().poll_send(cx, &mut sink.held, &mut sink.send)
+            }
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
     #[inline]
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, RecvError>> {
         loop {
