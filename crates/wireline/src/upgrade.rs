@@ -199,7 +199,11 @@ impl Upgrade {
 
     /// Has `handler` accept or reject the request, in a task of its own, which is the connection's from then
     /// on: see [`Server::on_request`](crate::Server::on_request). Gives the response to send: the handler's;
-    /// 403 to a page of a foreign origin; 500 if the handler neither accepts nor rejects.
+    /// 403 to a page of a foreign origin; 500 if the handler neither accepts nor rejects. It must go out as it
+    /// is: a client that gets another one knows of no WebSocket, and the handler finds it lost.
+    ///
+    /// There are no handlers of events here; [`WebSocket::run`](crate::WebSocket::run) takes a
+    /// [`Handler`](crate::Handler).
     ///
     /// # Cancel safety
     /// Dropped before it is ready, the client does not get the handler's answer, and accepting is an error.

@@ -13,7 +13,7 @@ use futures_core::Stream;
 use futures_sink::Sink;
 
 use crate::{
-    ByteStream, Handler, Message, RecvError, Result, SendError, Socket,
+    ByteStream, Handler, Message, RecvError, Result, SendError, SendMessage, Socket,
     driver::{Link, Received},
     events,
     message_reader::{Frame, MessageReader, Reading},
@@ -135,6 +135,17 @@ impl WebSocket {
     pub async fn run(mut self, mut handler: impl Handler) -> Result<()> {
         self.link().tell_pings();
         events::run(&mut self, &mut handler).await
+    }
+
+    /// [`Socket::send`]: here too, so that it is the one which is called while futures' `SinkExt` is in scope.
+    #[inline]
+    pub fn send(&self, message: impl Into<Message>) -> SendMessage<'_> {
+        self.socket.send(message)
+    }
+
+    /// [`Socket::close`]: here too, for the same reason.
+    pub fn close(&self) {
+        self.socket.close();
     }
 
     /// Makes it a pipe of bytes, to be read and written as a stream: what the payloads of all messages are,
