@@ -172,6 +172,24 @@ for (const [style, program] of Object.entries(styles)) {
   });
 }
 
+// The chat of docs/migration/from-ws.md, on `ws`: what its wireline twin does, the Rust tests show.
+await group("migration from ws", async () => {
+  const script = path.join(here, "migration", "ws-chat.mjs");
+  const server = await startServer("node-peers/ws-chat.log", process.execPath, [script, "serve"]);
+  const url = `ws://127.0.0.1:${server.port}/`;
+  const unknown = await run("node-peers/ws-chat-unknown.log", wireline, ["connect", url], LINES);
+  checkEqual("ws chat: who is not known is refused", unknown.status, NO_CONNECTION);
+  const known = ["connect", url, "-H", "Authorization: Bearer 1234"];
+  const listener = start("node-peers/ws-chat-listener.log", wireline, known);
+  await waitFor(() => listener.stdout.includes("welcome"));
+  const speaker = await run("node-peers/ws-chat-speaker.log", process.execPath, [script, url]);
+  checkEqual("ws chat: the client hears itself and leaves", [speaker.status, speaker.stdout], [0, "welcome\nhello, everyone\n"]);
+  await waitFor(() => listener.stdout.includes("hello"));
+  checkEqual("ws chat: wireline hears what it says", listener.stdout, "welcome\nhello, everyone\n");
+  await listener.stop();
+  await server.stop();
+});
+
 async function wsClient(name, url, protocol, options = {}) {
   const socket = new WebSocket(url, protocol, options);
   const messages = [];

@@ -244,3 +244,29 @@ fn parity_has_a_row_for_everything_that_npm_websocket_offers() {
     expected.sort();
     assert_eq!(found, expected, "each id has one row");
 }
+
+/// The code blocks of a page, with their languages.
+fn code_blocks(page: &str) -> Vec<(String, String)> {
+    let text = read(page);
+    let blocks = text.split("\n```").skip(1).step_by(2).map(|block| {
+        let (language, code) = block.split_once('\n').unwrap_or_else(|| panic!("{page}: {block:?}"));
+        (language.to_owned(), code.to_owned())
+    });
+    blocks.collect()
+}
+
+#[test]
+fn what_the_migration_guides_show_is_run_by_the_tests() {
+    for page in files("docs/migration", "md") {
+        let blocks = code_blocks(&page);
+        assert!(!blocks.is_empty(), "{page} shows no code");
+        for (language, code) in blocks {
+            let run = match &*language {
+                "rust" => files("crates/wireline/tests/migration", "rs"),
+                "js" => files("conformance/migration", "mjs"),
+                other => panic!("{page}: who runs {other:?}?"),
+            };
+            assert!(run.iter().any(|file| read(file).contains(&code)), "{page}: no test runs\n{code}");
+        }
+    }
+}
