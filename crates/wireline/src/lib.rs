@@ -6,6 +6,20 @@
 //!   [`Socket`], send from any task.
 //! - The end is told in full by a [`CloseEvent`], with the cause that code 1006 hides.
 //! - [`browser::WebSocket`] is the browser's API instead: handlers and events, by the rules of its standard.
+//! - Other people's servers have doors: [`upgrade`] for one request, in hyper and (feature `axum`) as an
+//!   extractor; [`Server::into_service`] for tower. [`WebSocket::into_io`] is a pipe of bytes.
+//!
+//! # Features
+//!
+//! | feature | |
+//! |---|---|
+//! | `axum` | [`Upgrade`] is an extractor of axum 0.8 |
+//! | `json` | `send_json`, `recv_json`, `Message::json`: values by serde |
+//! | `testing` | `testing`: a client and a server in memory, under virtual time |
+//!
+//! None is on by default.
+//!
+//! # What it runs on
 //!
 //! All of it runs on tokio, with the `net`, `rt` and `time` drivers enabled.
 //!
@@ -53,6 +67,8 @@
 //! | `send()`, `send_prepared()` | the message was not sent; once ready, it is queued whole |
 //! | `ping()` | the Ping is sent, its Pong ignored |
 //! | `closed()` | nothing |
+//! | reads and writes of a [`ByteStream`] | lose and double nothing |
+//! | `upgrade.on_request(..)` | the client does not get the handler's answer |
 //! | `browser::Events::next_event()` | loses and doubles nothing |
 //! | `connect(..)` | the attempt ends, the socket is closed |
 //! | `req.accept()` | the client gets a 500, or loses the connection if it has its 101 |
