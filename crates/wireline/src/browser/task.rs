@@ -43,8 +43,8 @@ impl FirstEvent {
 }
 
 /// Connects, receives, and tells the object, from its construction to its last event.
-pub(super) async fn run(object: Arc<Object>, attempt: Attempt, first_event: FirstEvent) {
-    let unfinished = Unfinished(Arc::clone(&object));
+pub(super) async fn run(unfinished: Unfinished, attempt: Attempt, first_event: FirstEvent) {
+    let object = Arc::clone(&unfinished.0);
     let connected = tokio::select! {
         biased;
         () = object.closed_here() => Err(Cause::ClosedBeforeOpen),
@@ -96,8 +96,9 @@ async fn next(object: &Object, connection: &mut Connection) -> Result<Option<Mes
     .await
 }
 
-/// The task can be dropped before its end, with its runtime. Then no event comes, and the object is closed.
-struct Unfinished(Arc<Object>);
+/// The task can be dropped before its end, with its runtime, and even before its beginning. Then no event
+/// comes, and the object is closed.
+pub(super) struct Unfinished(pub(super) Arc<Object>);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {

@@ -152,3 +152,43 @@ fn a_socket_ends_without_an_event_when_its_runtime_does() {
     assert_eq!(crate::peers::closing_line(&close), "close 1006 not clean");
     assert!(told.lines().is_empty());
 }
+
+/// The task of the socket was never polled.
+#[test]
+fn a_socket_that_was_made_as_its_last_act_by_a_runtime_is_closed_too() {
+    let build = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("it can be");
+    let runtime = build();
+    let told = Told::default();
+    let owned = Arc::new(());
+    let watch = Arc::downgrade(&owned);
+    let socket = runtime.block_on(async {
+        let socket = WebSocket::new("ws://127.0.0.1:1/").expect("the URL is good");
+        let (own, on_close) = (socket.clone(), told.clone());
+        socket.on_close(move |_, _| on_close.add(format!("{own:?} {owned:?}")));
+        socket
+    });
+    drop(runtime);
+    assert_eq!(socket.ready_state(), ReadyState::Closed);
+    let close = build().block_on(soon(socket.closed()));
+    assert_eq!(crate::peers::closing_line(&close), "close 1006 not clean");
+    assert!(told.lines().is_empty());
+    assert!(watch.upgrade().is_none(), "the handler is dropped");
+}
+
+/// Nobody else has it then but who was given it.
+#[tokio::test]
+async fn a_socket_whose_making_panics_is_closed() {
+    let kept = Arc::new(std::sync::Mutex::new(None));
+    let keep = Arc::clone(&kept);
+    let panics = move |socket: &WebSocket| {
+        *keep.lock().expect("nothing panics here") = Some(socket.clone());
+        panic!("as this test wants");
+    };
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        WebSocket::from_connect(wireline::connect("ws://127.0.0.1:1/"), panics)
+    }));
+    assert!(made.is_err());
+    let socket = kept.lock().expect("nothing panics here").take().expect("it was kept");
+    assert_eq!(socket.ready_state(), ReadyState::Closed);
+    assert_eq!(soon(socket.closed()).await.code, 1006);
+}
