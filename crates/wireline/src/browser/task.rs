@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Cause, CloseEvent, object::Object};
+use super::{Cause, CloseEvent, object::Object, turn::Turn};
 use crate::{CloseCause, Message, ReadyState, RecvError, Result, WebSocket as Connection, client::Attempt};
 
 /// How long the first event waits for the constructor's caller where nobody sees when his poll is over. He
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub(super) enum FirstEvent {
     /// When the poll that the constructor was called in is over.
-    AfterTurn,
+    AfterTurn(Turn),
     /// When the caller waits for something of the socket, or then at the latest.
     By(Instant),
 }
@@ -28,13 +28,14 @@ pub(super) enum FirstEvent {
 impl FirstEvent {
     /// For an object that is being made by the caller.
     pub(super) fn of(object: &Object) -> Self {
-        object.turn.begin();
-        if object.turn.is_on() { Self::AfterTurn } else { Self::By(Instant::now() + PATIENCE) }
+        // Nothing was sent yet.
+        object.turns.handed_over(|| 0);
+        object.turns.current().map_or_else(|| Self::By(Instant::now() + PATIENCE), Self::AfterTurn)
     }
 
     async fn allowed(self, object: &Object) {
         match self {
-            Self::AfterTurn => object.turn.over().await,
+            Self::AfterTurn(turn) => object.turns.over(turn).await,
             Self::By(deadline) => {
                 let _ = timeout_at(deadline, object.awaited.notified()).await;
             }
