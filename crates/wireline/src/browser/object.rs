@@ -243,6 +243,9 @@ impl Object {
     /// The opening handshake succeeded. `false` if the connection is not wanted any more.
     pub(super) fn open(self: &Arc<Self>, socket: Socket) -> bool {
         self.turns.end_current();
+        // Whoever drops the last other handle now does not find the socket needless: who listens to `open`
+        // counts while it connects, and is called when it does not any more.
+        let _target = WebSocket::of(Arc::clone(self));
         let mut state = self.lock();
         if state.ready_state != ReadyState::Connecting {
             return false;

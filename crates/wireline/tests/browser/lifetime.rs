@@ -93,6 +93,44 @@ async fn l13_a_listener_to_what_cannot_come_any_more_does_not_count() {
     talk.over().await;
 }
 
+/// The last reference is dropped as soon as the state is seen to change, so now and then between that and the
+/// listener's call. There is nothing to stop the socket with in between, so it takes many of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn l13_a_listener_to_open_finds_it_open_though_the_last_reference_is_dropped_meanwhile() {
+    let url = echo();
+    let state_in_listener = async |url: &str| {
+        let socket = WebSocket::new(url).expect("the URL is good");
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let mut tell = Some(tell);
+        socket.on_open(move |socket| {
+            if let Some(tell) = tell.take() {
+                let _ = tell.send(socket.ready_state());
+            }
+        });
+        let dropping = tokio::task::spawn_blocking(move || {
+            while socket.ready_state() == ReadyState::Connecting {
+                std::hint::spin_loop();
+            }
+        });
+        let state = soon(told).await.expect("open is told");
+        soon(dropping).await.expect("no panic");
+        state
+    };
+    let tasks: Vec<_> = (0..6)
+        .map(|_| {
+            let url = url.clone();
+            tokio::spawn(async move {
+                for _ in 0..250 {
+                    assert_eq!(state_in_listener(&url).await, ReadyState::Open);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("each was open");
+    }
+}
+
 #[tokio::test]
 async fn l13_a_stream_of_events_listens_to_all_until_it_is_dropped() {
     let (url, talk) = opened(|mut peer| {
