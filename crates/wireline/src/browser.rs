@@ -175,7 +175,7 @@ impl WebSocket {
     /// [`Exception::SyntaxError`] if this is no such URL, or has a fragment.
     ///
     /// # Panics
-    /// Outside a tokio runtime with its network and time drivers.
+    /// Outside a tokio runtime. In one without its network and time drivers, the socket ends without an event.
     pub fn new(url: impl Into<String>) -> Result<Self, Exception> {
         Self::with_protocols(url, Protocols::default())
     }
