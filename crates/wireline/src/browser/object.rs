@@ -318,7 +318,8 @@ impl Object {
             }
             self.change_listeners(|listeners| listeners.put_back(id, callback));
         }
-        for stream in self.lock().listeners.streams() {
+        let streams = self.lock().listeners.streams().to_vec();
+        for stream in streams {
             let _ = stream.try_send(event.clone());
         }
     }

@@ -240,3 +240,33 @@ async fn events_are_a_stream_too() {
     }
     assert_eq!(told, ["open", "message one", "close 1005 clean"]);
 }
+
+/// A waker may do anything, as those of executors do that poll where they are woken.
+#[test]
+fn who_is_woken_for_an_event_may_use_the_socket() {
+    use futures_core::Stream as _;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    struct Asks(WebSocket, std::sync::mpsc::Sender<()>);
+    impl Wake for Asks {
+        fn wake(self: std::sync::Arc<Self>) {
+            assert_eq!(self.0.buffered_amount(), 0);
+            let _ = self.1.send(());
+        }
+    }
+
+    let (asked, has_asked) = signal();
+    // A thread of its own, which may hang: then the test does not.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime can be made").block_on(async {
+            let socket = WebSocket::new(saying(&["one"])).expect("the URL is good");
+            let mut events = Box::pin(socket.events());
+            let waker = Waker::from(std::sync::Arc::new(Asks(socket.clone(), asked)));
+            let polled = events.as_mut().poll_next(&mut Context::from_waker(&waker));
+            assert!(matches!(polled, Poll::Pending));
+            a_while().await;
+        });
+    });
+    wait_for(&has_asked);
+}
