@@ -120,7 +120,7 @@ async fn l13_a_listener_to_open_finds_it_open_though_the_last_reference_is_dropp
         .map(|_| {
             let url = url.clone();
             tokio::spawn(async move {
-                for _ in 0..250 {
+                for _ in 0..150 {
                     assert_eq!(state_in_listener(&url).await, ReadyState::Open);
                 }
             })
