@@ -71,7 +71,10 @@ pub use self::{
     listeners::ListenerId,
     protocols::Protocols,
 };
-use self::{object::Object, task::FirstEvent};
+use self::{
+    object::Object,
+    task::{FirstEvent, Unfinished},
+};
 use crate::{Connect, Message, Socket, connect};
 
 /// Bytes that a peer which does not read makes a socket keep. Browsers keep more than they should; here a
@@ -172,7 +175,7 @@ impl WebSocket {
     /// [`Exception::SyntaxError`] if this is no such URL, or has a fragment.
     ///
     /// # Panics
-    /// Outside a tokio runtime with its network and time drivers.
+    /// Outside a tokio runtime. In one without its network and time drivers, the socket ends without an event.
     pub fn new(url: impl Into<String>) -> Result<Self, Exception> {
         Self::with_protocols(url, Protocols::default())
     }
@@ -221,10 +224,11 @@ impl WebSocket {
     pub fn from_connect(connect: Connect, listen: impl FnOnce(&Self)) -> Result<Self, Exception> {
         let attempt = connect.check()?;
         let object = Object::new(attempt.url());
-        let socket = Self::of(Arc::clone(&object));
+        let unfinished = Unfinished(Arc::clone(&object));
+        let socket = Self::of(object);
         listen(&socket);
-        let first_event = FirstEvent::of(&object);
-        tokio::spawn(task::run(object, attempt, first_event));
+        let first_event = FirstEvent::of(&socket.object);
+        tokio::spawn(task::run(unfinished, attempt, first_event));
         Ok(socket)
     }
 

@@ -7,8 +7,6 @@ use std::{collections::VecDeque, ops::Range};
 pub(super) struct Buffered {
     /// All that was ever sent.
     sent: u64,
-    /// The part of it that the network had when that was last looked at.
-    handed_over: u64,
     /// Messages that the network does not have whole, in order.
     waiting: VecDeque<Waiting>,
     /// Bytes of the messages that it has whole.
@@ -24,8 +22,9 @@ struct Waiting {
 }
 
 impl Buffered {
-    pub(super) fn amount(&self) -> u64 {
-        self.sent - self.handed_over
+    /// What the network does not have, if it has `handed_over` bytes of messages.
+    pub(super) fn amount(&self, handed_over: u64) -> u64 {
+        self.sent - handed_over
     }
 
     /// A message of `len` bytes was sent and will never go out.
@@ -39,13 +38,14 @@ impl Buffered {
         self.waiting.push_back(Waiting { len: len as u64, frames });
     }
 
-    /// The network has the first `transmitted` bytes of what this end transmits.
-    pub(super) fn sample(&mut self, transmitted: u64) {
+    /// How many bytes of messages the network has, if it has the first `transmitted` bytes of what this end
+    /// transmits.
+    pub(super) fn handed_over(&mut self, transmitted: u64) -> u64 {
         while let Some(first) = self.waiting.pop_front_if(|first| first.frames.end <= transmitted) {
             self.handed_over_whole += first.len;
         }
         let part = self.waiting.front().map_or(0, |first| first.part_before(transmitted));
-        self.handed_over = self.handed_over_whole + part;
+        self.handed_over_whole + part
     }
 }
 
@@ -68,8 +68,8 @@ mod tests {
         buffered.queue(10, 0..16);
         buffered.queue(300, 20..328);
         let amounts = [0, 6, 7, 15, 16, 20, 28, 29, 327, 328].map(|transmitted| {
-            buffered.sample(transmitted);
-            buffered.amount()
+            let handed_over = buffered.handed_over(transmitted);
+            buffered.amount(handed_over)
         });
         assert_eq!(amounts, [310, 310, 309, 301, 300, 300, 300, 299, 1, 0]);
     }
@@ -79,11 +79,10 @@ mod tests {
         let mut buffered = Buffered::default();
         buffered.queue(1000, 0..50);
         for transmitted in [0, 1, 49] {
-            buffered.sample(transmitted);
-            assert_eq!(buffered.amount(), 1000);
+            assert_eq!(buffered.handed_over(transmitted), 0);
         }
-        buffered.sample(50);
-        assert_eq!(buffered.amount(), 0);
+        assert_eq!(buffered.handed_over(50), 1000);
+        assert_eq!(buffered.amount(1000), 0);
     }
 
     #[test]
@@ -92,7 +91,7 @@ mod tests {
         buffered.lose(3);
         buffered.queue(4, 0..10);
         buffered.lose(5);
-        buffered.sample(u64::MAX);
-        assert_eq!(buffered.amount(), 8);
+        let handed_over = buffered.handed_over(u64::MAX);
+        assert_eq!(buffered.amount(handed_over), 8);
     }
 }

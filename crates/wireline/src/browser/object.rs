@@ -17,7 +17,7 @@ use super::{
     ReadyState, WebSocket,
     buffered::Buffered,
     listeners::{Callback, Listeners, Unneeded},
-    turn::Turn,
+    turn::Turns,
 };
 use crate::{Message, SendError, Socket, prepared::Outgoing};
 
@@ -33,7 +33,7 @@ pub(super) struct Object {
     socket: OnceLock<Socket>,
     state: Mutex<State>,
     handles: AtomicUsize,
-    pub(super) turn: Arc<Turn>,
+    pub(super) turns: Arc<Turns>,
     /// `close()` was called, or nobody was left to call it.
     closed_here: Notify,
     /// Somebody waits for an event, or for the end.
@@ -69,7 +69,7 @@ impl Object {
                 is_over: false,
             }),
             handles: AtomicUsize::new(0),
-            turn: Arc::default(),
+            turns: Arc::default(),
             closed_here: Notify::new(),
             awaited: Notify::new(),
             outcome: watch::Sender::new(None),
@@ -99,30 +99,25 @@ impl Object {
     }
 
     pub(super) fn buffered_amount(&self) -> u64 {
-        self.lock_for_caller().buffered.amount()
+        let mut state = self.lock();
+        let handed_over = self.handed_over(&mut state);
+        state.buffered.amount(handed_over)
     }
 
     /// As a caller's turn begins, it is seen what the network has; for the rest of the turn it stays so.
-    fn lock_for_caller(&self) -> MutexGuard<'_, State> {
-        let has_begun = self.turn.begin();
-        let mut state = self.lock();
-        if has_begun {
-            self.sample(&mut state);
-        }
-        state
-    }
-
-    fn sample(&self, state: &mut State) {
-        if let Some(socket) = self.socket.get() {
-            state.buffered.sample(socket.link().transmitted());
-        }
+    fn handed_over(&self, state: &mut State) -> u64 {
+        self.turns.handed_over(|| {
+            let transmitted = self.socket.get().map_or(0, |socket| socket.link().transmitted());
+            state.buffered.handed_over(transmitted)
+        })
     }
 
     // What the handles do.
 
     pub(super) fn send(&self, message: Message) -> Result<(), Exception> {
         let len = message.len();
-        let mut state = self.lock_for_caller();
+        let mut state = self.lock();
+        self.handed_over(&mut state);
         let queued = match (state.ready_state, self.socket.get()) {
             (ReadyState::Connecting, _) => return Err(Exception::InvalidStateError),
             (ReadyState::Open, Some(socket)) => socket.link().try_send(Outgoing::from(message)),
@@ -225,7 +220,7 @@ impl Object {
         }
     }
 
-    // The steps of its task.
+    // The steps of its task. What listeners are called in is a turn of its own, which sees the network anew.
 
     /// Waits until `close()` was called.
     pub(super) async fn closed_here(&self) {
@@ -247,6 +242,10 @@ impl Object {
 
     /// The opening handshake succeeded. `false` if the connection is not wanted any more.
     pub(super) fn open(self: &Arc<Self>, socket: Socket) -> bool {
+        self.turns.end_current();
+        // Whoever drops the last other handle now does not find the socket needless: who listens to `open`
+        // counts while it connects, and is called when it does not any more.
+        let _target = WebSocket::of(Arc::clone(self));
         let mut state = self.lock();
         if state.ready_state != ReadyState::Connecting {
             return false;
@@ -260,11 +259,11 @@ impl Object {
 
     /// A message came. It counts only while the socket is open.
     pub(super) fn receive(self: &Arc<Self>, message: Message) {
-        let mut state = self.lock();
+        self.turns.end_current();
+        let state = self.lock();
         if state.ready_state != ReadyState::Open {
             return;
         }
-        self.sample(&mut state);
         let data = Data::new(message, state.binary_type);
         drop(state);
         self.fire(&Event::Message(MessageEvent { data, origin: Arc::clone(&self.origin) }));
@@ -278,12 +277,12 @@ impl Object {
 
     /// The connection is over: the last step.
     pub(super) fn finish(self: &Arc<Self>, mut event: CloseEvent) {
+        self.turns.end_current();
         let mut state = self.lock();
         state.ready_state = ReadyState::Closed;
         if state.is_full {
             event.cause = Some(Cause::Full);
         }
-        self.sample(&mut state);
         drop(state);
         if let Some(cause) = &event.cause {
             self.fire(&Event::Error(ErrorEvent { cause: cause.clone() }));
@@ -319,7 +318,8 @@ impl Object {
             }
             self.change_listeners(|listeners| listeners.put_back(id, callback));
         }
-        for stream in self.lock().listeners.streams() {
+        let streams = self.lock().listeners.streams().to_vec();
+        for stream in streams {
             let _ = stream.try_send(event.clone());
         }
     }

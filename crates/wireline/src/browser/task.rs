@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Cause, CloseEvent, object::Object};
+use super::{Cause, CloseEvent, object::Object, turn::Turn};
 use crate::{CloseCause, Message, ReadyState, RecvError, Result, WebSocket as Connection, client::Attempt};
 
 /// How long the first event waits for the constructor's caller where nobody sees when his poll is over. He
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub(super) enum FirstEvent {
     /// When the poll that the constructor was called in is over.
-    AfterTurn,
+    AfterTurn(Turn),
     /// When the caller waits for something of the socket, or then at the latest.
     By(Instant),
 }
@@ -28,13 +28,14 @@ pub(super) enum FirstEvent {
 impl FirstEvent {
     /// For an object that is being made by the caller.
     pub(super) fn of(object: &Object) -> Self {
-        object.turn.begin();
-        if object.turn.is_on() { Self::AfterTurn } else { Self::By(Instant::now() + PATIENCE) }
+        // Nothing was sent yet.
+        object.turns.handed_over(|| 0);
+        object.turns.current().map_or_else(|| Self::By(Instant::now() + PATIENCE), Self::AfterTurn)
     }
 
     async fn allowed(self, object: &Object) {
         match self {
-            Self::AfterTurn => object.turn.over().await,
+            Self::AfterTurn(turn) => object.turns.over(turn).await,
             Self::By(deadline) => {
                 let _ = timeout_at(deadline, object.awaited.notified()).await;
             }
@@ -43,8 +44,8 @@ impl FirstEvent {
 }
 
 /// Connects, receives, and tells the object, from its construction to its last event.
-pub(super) async fn run(object: Arc<Object>, attempt: Attempt, first_event: FirstEvent) {
-    let unfinished = Unfinished(Arc::clone(&object));
+pub(super) async fn run(unfinished: Unfinished, attempt: Attempt, first_event: FirstEvent) {
+    let object = Arc::clone(&unfinished.0);
     let connected = tokio::select! {
         biased;
         () = object.closed_here() => Err(Cause::ClosedBeforeOpen),
@@ -96,8 +97,9 @@ async fn next(object: &Object, connection: &mut Connection) -> Result<Option<Mes
     .await
 }
 
-/// The task can be dropped before its end, with its runtime. Then no event comes, and the object is closed.
-struct Unfinished(Arc<Object>);
+/// The task can be dropped before its end, with its runtime, and even before its beginning. Then no event
+/// comes, and the object is closed.
+pub(super) struct Unfinished(pub(super) Arc<Object>);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {

@@ -158,6 +158,91 @@ async fn a5_buffered_amount_stays_in_a_task_whatever_other_threads_have_written(
     talk.over().await;
 }
 
+/// The peer has the message, and its answer was told on another thread: the task that sent it sees no less.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a5_buffered_amount_stays_in_a_task_whatever_is_told_meanwhile() {
+    let (answered, is_answered) = signal();
+    let url = echo();
+    let amounts = tokio::spawn(async move {
+        let socket = open(&url).await;
+        let mut tell = Some(answered);
+        socket.on_message(move |socket, _| {
+            let amount = socket.buffered_amount();
+            if let Some(tell) = tell.take() {
+                let _ = tell.send(());
+            }
+            assert_eq!(amount, 0, "the listener sees it anew");
+        });
+        socket.send("abc€").expect("it is open");
+        block_thread_for(&is_answered);
+        let before = socket.buffered_amount();
+        tokio::task::yield_now().await;
+        (before, socket.buffered_amount())
+    });
+    assert_eq!(soon(amounts).await.expect("no panic"), (6, 0));
+}
+
+/// A task that holds its thread sees the end of the connection no sooner.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a5_buffered_amount_stays_in_a_task_though_the_socket_closes_meanwhile() {
+    let (closed, is_closed) = signal();
+    let (url, talk) = opened(|mut peer: RawPeer| {
+        peer.expect(&Frame::text("abc€"));
+        peer.send(&Frame::close(1000, ""));
+        peer.expect(&Frame::close(1000, ""));
+    });
+    let amounts = tokio::spawn(async move {
+        let socket = open(&url).await;
+        socket.on_close(move |_, _| closed.send(()).expect("the task waits"));
+        socket.send("abc€").expect("it is open");
+        block_thread_for(&is_closed);
+        let before = socket.buffered_amount();
+        tokio::task::yield_now().await;
+        (before, socket.buffered_amount())
+    });
+    assert_eq!(soon(amounts).await.expect("no panic"), (6, 0));
+    talk.over().await;
+}
+
+/// One task sends and yields while another looks twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a5_buffered_amount_stays_in_a_task_though_another_tasks_turn_is_over() {
+    let (sent, is_sent) = signal();
+    let (look, may_look) = signal();
+    let (looked, has_looked) = signal();
+    let (read, is_read) = signal();
+    let (url, talk) = opened(move |mut peer: RawPeer| {
+        peer.expect(&Frame::text("abc€"));
+        read.send(()).expect("the first task waits");
+        peer.expect(&Frame::close_payload(""));
+    });
+    let socket = open(&url).await;
+    let other = socket.clone();
+    let first = tokio::spawn(async move {
+        other.send("abc€").expect("it is open");
+        sent.send(()).expect("the second task waits");
+        block_thread_for(&has_looked);
+        wait_for(&is_read);
+        tokio::task::yield_now().await;
+        // Its turn is over, and it sees what the peer has.
+        until(|| other.buffered_amount() == 0).await;
+        look.send(()).expect("the second task waits");
+    });
+    let second = tokio::spawn(async move {
+        wait_for(&is_sent);
+        let before = socket.buffered_amount();
+        looked.send(()).expect("the first task waits");
+        block_thread_for(&may_look);
+        let after = socket.buffered_amount();
+        socket.close();
+        (before, after)
+    });
+    let (before, after) = soon(second).await.expect("no panic");
+    assert_eq!(before, after);
+    soon(first).await.expect("no panic");
+    talk.over().await;
+}
+
 /// Both messages have come when the first is told, and what its listener sends is out when the second is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a5_buffered_amount_is_looked_at_anew_for_each_event() {

@@ -93,6 +93,44 @@ async fn l13_a_listener_to_what_cannot_come_any_more_does_not_count() {
     talk.over().await;
 }
 
+/// The last reference is dropped as soon as the state is seen to change, so now and then between that and the
+/// listener's call. There is nothing to stop the socket with in between, so it takes many of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn l13_a_listener_to_open_finds_it_open_though_the_last_reference_is_dropped_meanwhile() {
+    let url = echo();
+    let state_in_listener = async |url: &str| {
+        let socket = WebSocket::new(url).expect("the URL is good");
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let mut tell = Some(tell);
+        socket.on_open(move |socket| {
+            if let Some(tell) = tell.take() {
+                let _ = tell.send(socket.ready_state());
+            }
+        });
+        let dropping = tokio::task::spawn_blocking(move || {
+            while socket.ready_state() == ReadyState::Connecting {
+                std::hint::spin_loop();
+            }
+        });
+        let state = soon(told).await.expect("open is told");
+        soon(dropping).await.expect("no panic");
+        state
+    };
+    let tasks: Vec<_> = (0..6)
+        .map(|_| {
+            let url = url.clone();
+            tokio::spawn(async move {
+                for _ in 0..150 {
+                    assert_eq!(state_in_listener(&url).await, ReadyState::Open);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("each was open");
+    }
+}
+
 #[tokio::test]
 async fn l13_a_stream_of_events_listens_to_all_until_it_is_dropped() {
     let (url, talk) = opened(|mut peer| {
@@ -151,4 +189,44 @@ fn a_socket_ends_without_an_event_when_its_runtime_does() {
     let close = build().block_on(soon(socket.closed()));
     assert_eq!(crate::peers::closing_line(&close), "close 1006 not clean");
     assert!(told.lines().is_empty());
+}
+
+/// The task of the socket was never polled.
+#[test]
+fn a_socket_that_was_made_as_its_last_act_by_a_runtime_is_closed_too() {
+    let build = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("it can be");
+    let runtime = build();
+    let told = Told::default();
+    let owned = Arc::new(());
+    let watch = Arc::downgrade(&owned);
+    let socket = runtime.block_on(async {
+        let socket = WebSocket::new("ws://127.0.0.1:1/").expect("the URL is good");
+        let (own, on_close) = (socket.clone(), told.clone());
+        socket.on_close(move |_, _| on_close.add(format!("{own:?} {owned:?}")));
+        socket
+    });
+    drop(runtime);
+    assert_eq!(socket.ready_state(), ReadyState::Closed);
+    let close = build().block_on(soon(socket.closed()));
+    assert_eq!(crate::peers::closing_line(&close), "close 1006 not clean");
+    assert!(told.lines().is_empty());
+    assert!(watch.upgrade().is_none(), "the handler is dropped");
+}
+
+/// Nobody else has it then but who was given it.
+#[tokio::test]
+async fn a_socket_whose_making_panics_is_closed() {
+    let kept = Arc::new(std::sync::Mutex::new(None));
+    let keep = Arc::clone(&kept);
+    let panics = move |socket: &WebSocket| {
+        *keep.lock().expect("nothing panics here") = Some(socket.clone());
+        panic!("as this test wants");
+    };
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        WebSocket::from_connect(wireline::connect("ws://127.0.0.1:1/"), panics)
+    }));
+    assert!(made.is_err());
+    let socket = kept.lock().expect("nothing panics here").take().expect("it was kept");
+    assert_eq!(socket.ready_state(), ReadyState::Closed);
+    assert_eq!(soon(socket.closed()).await.code, 1006);
 }

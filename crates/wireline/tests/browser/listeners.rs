@@ -55,7 +55,6 @@ async fn a_handler_that_was_removed_comes_back_at_the_end() {
 async fn a_listener_can_be_added_and_removed_while_an_event_is_told() {
     let socket = WebSocket::new(saying(&["one", "two"])).expect("the URL is good");
     let told = Told::default();
-    let removed = told.clone();
     let (adding, mut removing) = (told.clone(), None);
     socket.add_event_listener(EventType::Message, move |socket, event| {
         adding.add(format!("first {}", line(event)));
@@ -68,11 +67,26 @@ async fn a_listener_can_be_added_and_removed_while_an_event_is_told() {
             added.add(format!("added {}", line(event)));
         }));
     });
-    // Removed by one that is called before it, it is not called.
-    let id = socket.add_event_listener(EventType::Open, move |_, _| removed.add("removed"));
-    socket.remove_event_listener(id);
     soon(socket.closed()).await;
     assert_eq!(told.lines(), ["first message one", "first message two"]);
+}
+
+#[tokio::test]
+async fn a_listener_that_one_before_it_removes_is_not_called_and_those_behind_it_are() {
+    let socket = WebSocket::new(saying(&["one", "two"])).expect("the URL is good");
+    let told = Told::default();
+    let (removed, last) = (told.clone(), told.clone());
+    let (tell, told_id) = std::sync::mpsc::channel();
+    socket.add_event_listener(EventType::Message, move |socket, _| {
+        if let Ok(id) = told_id.try_recv() {
+            socket.remove_event_listener(id);
+        }
+    });
+    let id = socket.add_event_listener(EventType::Message, move |_, _| removed.add("removed"));
+    socket.add_event_listener(EventType::Message, move |_, event| last.add(line(event)));
+    tell.send(id).expect("the first listener has the other end");
+    soon(socket.closed()).await;
+    assert_eq!(told.lines(), ["message one", "message two"]);
 }
 
 #[tokio::test]
@@ -225,4 +239,34 @@ async fn events_are_a_stream_too() {
         told.push(line(&event));
     }
     assert_eq!(told, ["open", "message one", "close 1005 clean"]);
+}
+
+/// A waker may do anything, as those of executors do that poll where they are woken.
+#[test]
+fn who_is_woken_for_an_event_may_use_the_socket() {
+    use futures_core::Stream as _;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    struct Asks(WebSocket, std::sync::mpsc::Sender<()>);
+    impl Wake for Asks {
+        fn wake(self: std::sync::Arc<Self>) {
+            assert_eq!(self.0.buffered_amount(), 0);
+            let _ = self.1.send(());
+        }
+    }
+
+    let (asked, has_asked) = signal();
+    // A thread of its own, which may hang: then the test does not.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime can be made").block_on(async {
+            let socket = WebSocket::new(saying(&["one"])).expect("the URL is good");
+            let mut events = Box::pin(socket.events());
+            let waker = Waker::from(std::sync::Arc::new(Asks(socket.clone(), asked)));
+            let polled = events.as_mut().poll_next(&mut Context::from_waker(&waker));
+            assert!(matches!(polled, Poll::Pending));
+            a_while().await;
+        });
+    });
+    wait_for(&has_asked);
 }

@@ -3,8 +3,8 @@
 //!
 //! Not here, because there is nothing to do it with:
 //! - values that only JavaScript has: `Close-NaN`, `Close-null`, `Close-string`, `Secure-Close-onlyReason`,
-//!   `binaryType-wrong-value`, `Send-null`, `send/012`, everything with unpaired surrogates, `constructor/001`,
-//!   `events/010` to `014`, `eventhandlers`, `idlharness`, and what deletes or redefines properties
+//!   `binaryType-wrong-value`, `Send-null`, `send/012`, everything with unpaired surrogates (`send/006`),
+//!   `constructor/001`, `events/001` to `006`, `events/010` to `014`, `eventhandlers`, `idlharness`, and what deletes or redefines properties
 //!   (`readyState/002` to `005`, `bufferedAmount-deleting`, `constants/003` to `006`, `url/003` to `006`, …);
 //! - synthetic events (`events/007` to `009`): nobody but the socket fires them;
 //! - pages, workers and their cookies: `cookies`, `unload-a-document`, `Create-on-worker-shutdown`,
@@ -17,6 +17,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -437,6 +438,50 @@ async fn bytes_of_all_sizes_come_back_and_of_a_window_those_in_it() {
     for (data, window) in back.iter().zip(windows) {
         assert!(matches!(data, Data::Blob(bytes) if bytes[..] == buffer[window]), "{data:?}");
     }
+}
+
+/// `binary/001`, `binary/002`, `binary/004`, `binary/005`
+#[tokio::test]
+async fn bytes_come_back_as_the_type_that_was_set() {
+    for (binary_type, size) in [
+        (BinaryType::Blob, 10),
+        (BinaryType::Blob, 100_000),
+        (BinaryType::ArrayBuffer, 15),
+        (BinaryType::ArrayBuffer, 100_000),
+    ] {
+        let socket = new(&echo());
+        let told = Told::default();
+        let on_message = told.clone();
+        socket.on_open(move |socket| {
+            socket.set_binary_type(binary_type);
+            socket.send(vec![0; size]).expect("it is open");
+        });
+        socket.on_message(move |socket, event| {
+            on_message.add(match &event.data {
+                Data::Blob(bytes) => format!("Blob {}", bytes.len()),
+                Data::ArrayBuffer(bytes) => format!("ArrayBuffer {}", bytes.len()),
+                Data::Text(text) => text.to_string(),
+            });
+            socket.close();
+        });
+        assert_eq!(closing_line(&soon(socket.closed()).await), "close 1005 clean");
+        assert_eq!(told.lines(), [format!("{binary_type:?} {size}")]);
+    }
+}
+
+/// `keeping-connection-open/001`: tokio moves a stopped clock to the next deadline once everything waits.
+#[tokio::test]
+async fn a_socket_that_was_idle_for_twenty_seconds_is_still_open() {
+    let socket = open(&echo()).await;
+    let told = Told::by(&socket);
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    tokio::time::resume();
+    assert!(told.lines().is_empty());
+    socket.on_message(|socket, _| socket.close());
+    socket.send("test").expect("it is open");
+    soon(socket.closed()).await;
+    assert_eq!(told.lines(), ["message test", "close 1005 clean"]);
 }
 
 /// `send/007`, `send/008`
