@@ -214,11 +214,12 @@ struct EventHandler<'e> {
 }
 
 impl EventHandler<'_> {
-    /// Waits until fewer than `count` messages are under way, or one of them has failed.
+    /// Waits until fewer than `count` messages are under way. If one of them has failed, that comes first.
     async fn wait_for_fewer_than(&mut self, count: usize) -> thread::Result<Result<()>> {
         let Some(under_way) = &mut self.under_way else { return Ok(Ok(())) };
-        while under_way.len() >= count
-            && let Some(joined) = under_way.join_next().await
+        // Those that are done are taken out in any case, or they would be kept until there are `count`.
+        while let Some(joined) =
+            if under_way.len() >= count { under_way.join_next().await } else { under_way.try_join_next() }
         {
             match joined {
                 Ok(Ok(())) => {}
@@ -230,14 +231,11 @@ impl EventHandler<'_> {
     }
 
     /// Has a message handled in a task of its own, as soon as there are not too many.
-    fn handle_beside_others(
-        &mut self,
-        socket: Socket,
-        handled: Handled<Result<()>>,
-    ) -> HandledWith<'_, Result<()>> {
-        Box::pin(async {
+    fn handle_beside_others(&mut self, socket: Socket, message: Message) -> HandledWith<'_, Result<()>> {
+        Box::pin(async move {
             let has_room = self.wait_for_fewer_than(self.events.concurrency).await;
             has_room.unwrap_or_else(|panic| resume_unwind(panic))?;
+            let handled = call(&self.events.message, &socket, message);
             self.under_way.get_or_insert_default().spawn(closing_at_failure(socket, handled));
             Ok(())
         })
@@ -259,11 +257,10 @@ impl Handler for EventHandler<'_> {
     }
 
     fn message(&mut self, socket: &Socket, message: Message) -> impl Future<Output = Result<()>> + Send {
-        let handled = call(&self.events.message, socket, message);
         if self.events.concurrency <= 1 {
-            handled
+            call(&self.events.message, socket, message)
         } else {
-            self.handle_beside_others(socket.clone(), handled)
+            self.handle_beside_others(socket.clone(), message)
         }
     }
 
