@@ -130,15 +130,21 @@ async fn finish<H: Handler>(
     handler: &mut H,
     ended: thread::Result<Result<()>>,
 ) -> Result<()> {
-    if let Ok(Err(error)) = &ended {
-        handler.error(socket, error);
-    }
+    let told = match &ended {
+        Ok(Err(error)) => tell_error(handler, socket, error),
+        _ => Ok(()),
+    };
     if !matches!(ended, Ok(Ok(()))) {
         close_badly(socket);
     }
     let close = socket.closed().await;
     handler.close(socket, close).await;
-    ended.unwrap_or_else(|panic| resume_unwind(panic))
+    told.and(ended).unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Tells of an error; what panics there waits until `close` was told too.
+fn tell_error<H: Handler>(handler: &mut H, socket: &Socket, error: &Error) -> thread::Result<()> {
+    catch_unwind(AssertUnwindSafe(|| handler.error(socket, error)))
 }
 
 /// What a future gives, or its panic.
@@ -277,12 +283,12 @@ impl Handler for EventHandler<'_> {
     async fn close(&mut self, socket: &Socket, close: CloseEvent) {
         loop {
             let ended = self.wait_for_fewer_than(1).await;
-            match &ended {
+            let told = match &ended {
                 Ok(Ok(())) => break,
-                Ok(Err(error)) => self.error(socket, error),
-                Err(_) => {}
-            }
-            self.failure.get_or_insert(Box::new(ended));
+                Ok(Err(error)) => tell_error(self, socket, error),
+                Err(_) => Ok(()),
+            };
+            self.failure.get_or_insert(Box::new(told.and(ended)));
         }
         if let Some(told) = &self.events.close {
             told(socket.clone(), close).await;

@@ -317,6 +317,21 @@ async fn behind_one_of_many_handlers_at_once_that_failed_no_message_is_handled()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_on_error_is_followed_by_on_close_all_the_same() {
+    for concurrent in [1, 8] {
+        let (log, mut told) = Log::new();
+        let server = noting(&log).concurrent(concurrent).on_error(|_, _| panic!("on purpose"));
+        let (addr, _) = listen(&server);
+        let mut peer = RawPeer::connect(addr);
+        peer.send(&Frame::text("fail"));
+        peer.expect(&Frame::close(1011, ""));
+        peer.send(&Frame::close(1011, ""));
+        let closed = "close closed cleanly by this end, 1011 internal error";
+        expect(&mut told, &["open", "message fail", closed]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_is_decided_upon_before_the_handlers_are_called() {
     let (log, mut told) = Log::new();
     let server = noting(&log).on_request(|req: Request| async move {
