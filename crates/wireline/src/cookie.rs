@@ -11,8 +11,14 @@ pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, Cow<'_
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     pairs.filter_map(|pair| {
         let (name, value) = std::str::from_utf8(pair).ok()?.split_once('=')?;
-        Some((name.trim(), decode(value.trim()))).filter(|(name, _)| !name.is_empty())
+        Some((trim(name), decode(trim(value)))).filter(|(name, _)| !name.is_empty())
     })
+}
+
+/// Takes off HTTP's white space, and no other: a page of a sibling domain may not set `__Host-a`, but may
+/// set that name with a wider space before it.
+fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
 }
 
 /// Takes off quotes and percent-encoding; a value whose encoding is broken stays as it came.
@@ -197,7 +203,18 @@ mod tests {
             pairs(&[("a", "%"), ("b", "%zz"), ("c", "%ff"), ("d", "1")])
         );
         assert_eq!(read(&[b"=x; ; nonsense; \xff=1; a=\xff; ok=1"]), pairs(&[("ok", "1")]));
+        assert_eq!(read(&[b"\t a \t=\t 1 "]), pairs(&[("a", "1")]));
         assert_eq!(read(&[]), []);
+    }
+
+    #[test]
+    fn a_space_that_is_none_of_http_s_does_not_make_another_name_of_a_cookies() {
+        // A page of a sibling domain may set these, since their names have no prefix to a browser.
+        for space in ["\u{2000}", "\u{a0}", "\u{3000}", "\u{85}"] {
+            let line = format!("{space}__Host-a=evil; b={space}1");
+            let (name, value) = (format!("{space}__Host-a"), format!("{space}1"));
+            assert_eq!(read(&[line.as_bytes()]), pairs(&[(&name, "evil"), ("b", &value)]));
+        }
     }
 
     #[test]
