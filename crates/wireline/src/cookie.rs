@@ -11,8 +11,14 @@ pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, Cow<'_
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     pairs.filter_map(|pair| {
         let (name, value) = std::str::from_utf8(pair).ok()?.split_once('=')?;
-        Some((name.trim(), decode(value.trim()))).filter(|(name, _)| !name.is_empty())
+        Some((trim(name), decode(trim(value)))).filter(|(name, _)| !name.is_empty())
     })
+}
+
+/// Takes off HTTP's white space, and no other: a page of a sibling domain may not set `__Host-a`, but may
+/// set that name with a wider space before it.
+fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
 }
 
 /// Takes off quotes and percent-encoding; a value whose encoding is broken stays as it came.
@@ -59,14 +65,16 @@ pub enum SameSite {
     Strict,
     /// Only when the user follows a link there; what browsers do unless told otherwise.
     Lax,
-    /// Always; the cookie must be `Secure` too.
+    /// Always; the cookie must be [`secure`](SetCookie::secure) too, or it cannot be sent.
     None,
 }
 
 impl SetCookie {
     /// A cookie for the host that was asked, kept until the browser ends. Name and value are sent as they
     /// are, and checked by [`Accept::cookie`](crate::Accept::cookie): letters, digits and most
-    /// punctuation, but no space, comma, semicolon, quote, backslash or control character.
+    /// punctuation, but no space, comma, semicolon, quote, backslash or control character. A name that
+    /// begins with `__Secure-` asks for [`secure`](Self::secure), and with `__Host-` for the
+    /// [`path`](Self::path) `/` and no [`domain`](Self::domain) besides: no browser would keep it otherwise.
     pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -92,7 +100,7 @@ impl SetCookie {
         self
     }
 
-    /// Forgotten after this time, in whole seconds; zero takes a cookie back.
+    /// Forgotten after this time, rounded up to whole seconds; zero takes a cookie back.
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);
         self
@@ -128,7 +136,18 @@ impl SetCookie {
         let is_fit = has_name
             && self.value.bytes().all(is_cookie_byte)
             && attributes.flat_map(|attribute| attribute.bytes()).all(is_attribute_byte);
-        HeaderValue::try_from(self.to_string()).ok().filter(|_| is_fit)
+        HeaderValue::try_from(self.to_string()).ok().filter(|_| is_fit && self.is_kept())
+    }
+
+    /// Whether browsers keep it: its name may make a promise, and so may `SameSite=None`.
+    fn is_kept(&self) -> bool {
+        let promises = |prefix: &str| {
+            self.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        };
+        let is_of_one_host = self.domain.is_none() && self.path.as_deref() == Some("/");
+        let must_be_secure =
+            self.same_site == Some(SameSite::None) || promises("__Secure-") || promises("__Host-");
+        (self.is_secure || !must_be_secure) && (is_of_one_host || !promises("__Host-"))
     }
 }
 
@@ -143,7 +162,8 @@ impl std::fmt::Display for SetCookie {
             write!(f, "; Domain={domain}")?;
         }
         if let Some(max_age) = &self.max_age {
-            write!(f, "; Max-Age={}", max_age.as_secs())?;
+            let more = u64::from(max_age.subsec_nanos() > 0);
+            write!(f, "; Max-Age={}", max_age.as_secs().saturating_add(more))?;
         }
         f.write_str(if self.is_secure { "; Secure" } else { "" })?;
         f.write_str(if self.is_http_only { "; HttpOnly" } else { "" })?;
@@ -155,7 +175,7 @@ impl std::fmt::Display for SetCookie {
 }
 
 /// RFC 9110 section 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
+pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
@@ -197,7 +217,49 @@ mod tests {
             pairs(&[("a", "%"), ("b", "%zz"), ("c", "%ff"), ("d", "1")])
         );
         assert_eq!(read(&[b"=x; ; nonsense; \xff=1; a=\xff; ok=1"]), pairs(&[("ok", "1")]));
+        assert_eq!(read(&[b"\t a \t=\t 1 "]), pairs(&[("a", "1")]));
         assert_eq!(read(&[]), []);
+    }
+
+    #[test]
+    fn a_space_that_is_none_of_http_s_does_not_make_another_name_of_a_cookies() {
+        // A page of a sibling domain may set these, since their names have no prefix to a browser.
+        for space in ["\u{2000}", "\u{a0}", "\u{3000}", "\u{85}"] {
+            let line = format!("{space}__Host-a=evil; b={space}1");
+            let (name, value) = (format!("{space}__Host-a"), format!("{space}1"));
+            assert_eq!(read(&[line.as_bytes()]), pairs(&[(&name, "evil"), ("b", &value)]));
+        }
+    }
+
+    #[test]
+    fn what_no_browser_would_keep_cannot_be_sent() {
+        let cookie = |name: &str| SetCookie::new(name, "1");
+        for kept in [
+            cookie("a").same_site(SameSite::None).secure(),
+            cookie("__Secure-a").secure().domain("example.com"),
+            cookie("__Host-a").secure().path("/"),
+            cookie("__Hostess"),
+        ] {
+            assert!(kept.header_value().is_some(), "{kept}");
+        }
+        for dropped in [
+            cookie("a").same_site(SameSite::None),
+            cookie("__Secure-a").path("/"),
+            cookie("__host-a").path("/"),
+            cookie("__Host-a").secure(),
+            cookie("__Host-a").secure().path("/a"),
+            cookie("__HOST-a").secure().path("/").domain("example.com"),
+        ] {
+            assert!(dropped.header_value().is_none(), "{dropped}");
+        }
+    }
+
+    #[test]
+    fn less_than_a_second_is_not_zero_which_would_take_a_cookie_back() {
+        for (millis, seconds) in [(0, "0"), (1, "1"), (999, "1"), (1000, "1"), (1001, "2")] {
+            let cookie = SetCookie::new("a", "1").max_age(Duration::from_millis(millis));
+            assert_eq!(cookie.to_string(), format!("a=1; Max-Age={seconds}"));
+        }
     }
 
     #[test]

@@ -120,9 +120,9 @@ pub enum AcceptError {
     /// The application's fault: a header that cannot be sent. The client got a 500.
     #[error("the response header {0:?} is not valid, or is the handshake's own")]
     InvalidHeader(String),
-    /// The application's fault: a cookie of this name that cannot be sent, or the second one of it. The
-    /// client got a 500.
-    #[error("the cookie {0:?} has characters that cannot be sent, or is set twice")]
+    /// The application's fault: a cookie of this name that cannot be sent or that no browser would keep, or
+    /// the second one of it. The client got a 500.
+    #[error("the cookie {0:?} has characters or attributes that cannot be sent, or is set twice")]
     InvalidCookie(String),
     /// The client went away before the response reached it.
     #[error("the client left before the handshake was done: {0}")]

@@ -130,15 +130,21 @@ async fn finish<H: Handler>(
     handler: &mut H,
     ended: thread::Result<Result<()>>,
 ) -> Result<()> {
-    if let Ok(Err(error)) = &ended {
-        handler.error(socket, error);
-    }
+    let told = match &ended {
+        Ok(Err(error)) => tell_error(handler, socket, error),
+        _ => Ok(()),
+    };
     if !matches!(ended, Ok(Ok(()))) {
         close_badly(socket);
     }
     let close = socket.closed().await;
     handler.close(socket, close).await;
-    ended.unwrap_or_else(|panic| resume_unwind(panic))
+    told.and(ended).unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Tells of an error; what panics there waits until `close` was told too.
+fn tell_error<H: Handler>(handler: &mut H, socket: &Socket, error: &Error) -> thread::Result<()> {
+    catch_unwind(AssertUnwindSafe(|| handler.error(socket, error)))
 }
 
 /// What a future gives, or its panic.
@@ -214,11 +220,12 @@ struct EventHandler<'e> {
 }
 
 impl EventHandler<'_> {
-    /// Waits until fewer than `count` messages are under way, or one of them has failed.
+    /// Waits until fewer than `count` messages are under way. If one of them has failed, that comes first.
     async fn wait_for_fewer_than(&mut self, count: usize) -> thread::Result<Result<()>> {
         let Some(under_way) = &mut self.under_way else { return Ok(Ok(())) };
-        while under_way.len() >= count
-            && let Some(joined) = under_way.join_next().await
+        // Those that are done are taken out in any case, or they would be kept until there are `count`.
+        while let Some(joined) =
+            if under_way.len() >= count { under_way.join_next().await } else { under_way.try_join_next() }
         {
             match joined {
                 Ok(Ok(())) => {}
@@ -230,14 +237,11 @@ impl EventHandler<'_> {
     }
 
     /// Has a message handled in a task of its own, as soon as there are not too many.
-    fn handle_beside_others(
-        &mut self,
-        socket: Socket,
-        handled: Handled<Result<()>>,
-    ) -> HandledWith<'_, Result<()>> {
-        Box::pin(async {
+    fn handle_beside_others(&mut self, socket: Socket, message: Message) -> HandledWith<'_, Result<()>> {
+        Box::pin(async move {
             let has_room = self.wait_for_fewer_than(self.events.concurrency).await;
             has_room.unwrap_or_else(|panic| resume_unwind(panic))?;
+            let handled = call(&self.events.message, &socket, message);
             self.under_way.get_or_insert_default().spawn(closing_at_failure(socket, handled));
             Ok(())
         })
@@ -259,11 +263,10 @@ impl Handler for EventHandler<'_> {
     }
 
     fn message(&mut self, socket: &Socket, message: Message) -> impl Future<Output = Result<()>> + Send {
-        let handled = call(&self.events.message, socket, message);
         if self.events.concurrency <= 1 {
-            handled
+            call(&self.events.message, socket, message)
         } else {
-            self.handle_beside_others(socket.clone(), handled)
+            self.handle_beside_others(socket.clone(), message)
         }
     }
 
@@ -280,12 +283,12 @@ impl Handler for EventHandler<'_> {
     async fn close(&mut self, socket: &Socket, close: CloseEvent) {
         loop {
             let ended = self.wait_for_fewer_than(1).await;
-            match &ended {
+            let told = match &ended {
                 Ok(Ok(())) => break,
-                Ok(Err(error)) => self.error(socket, error),
-                Err(_) => {}
-            }
-            self.failure.get_or_insert(Box::new(ended));
+                Ok(Err(error)) => tell_error(self, socket, error),
+                Err(_) => Ok(()),
+            };
+            self.failure.get_or_insert(Box::new(told.and(ended)));
         }
         if let Some(told) = &self.events.close {
             told(socket.clone(), close).await;

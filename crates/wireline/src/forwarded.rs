@@ -1,9 +1,9 @@
 //! Where a request comes from, behind proxies that are trusted to tell.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, header::FORWARDED};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::SetupError;
 
@@ -25,7 +25,7 @@ impl Peers {
             let peer = peer.as_ref();
             let range = peer.parse().or_else(|_| peer.parse().map(|addr: IpAddr| IpNet::from(addr)));
             match range {
-                Ok(range) => parsed.ranges.push(range),
+                Ok(range) => parsed.ranges.push(canonical(range)),
                 Err(_) if peer == UNIX => parsed.includes_unix = true,
                 Err(_) => return Err(SetupError::Peer(peer.to_owned())),
             }
@@ -40,6 +40,13 @@ impl Peers {
             None => self.includes_unix,
         }
     }
+}
+
+/// IPv4 written as IPv6, such as `::ffff:10.0.0.0/104`, is IPv4: so peers are compared.
+fn canonical(range: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = range else { return range };
+    let (addr, len) = (mapped.addr().to_ipv4_mapped(), mapped.prefix_len().checked_sub(96));
+    addr.zip(len).and_then(|(addr, len)| Ipv4Net::new(addr, len).ok()).map_or(range, IpNet::from)
 }
 
 /// Proxies whose header says whom they speak for. Each appends the address that it was asked from, so the
@@ -137,9 +144,34 @@ fn pair_value(text: &str) -> Option<(String, &str)> {
 /// An address, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
 fn node(text: &str) -> Option<IpAddr> {
     let text = text.trim();
-    let bracketed = || text.strip_prefix('[')?.split(']').next()?.parse().ok();
-    let with_port = || text.parse().ok().map(|addr: SocketAddr| addr.ip());
-    text.parse().ok().or_else(with_port).or_else(bracketed)
+    if let Some(addr) = ipv6(text) {
+        return Some(addr);
+    }
+    let (addr, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((addr, port)) => (ipv6(addr)?, port),
+        None => {
+            let (addr, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            (addr.parse::<Ipv4Addr>().ok()?.into(), port)
+        }
+    };
+    (port.is_empty() || port.strip_prefix(':').is_some_and(is_port)).then_some(addr)
+}
+
+/// An address without its zone, such as `fe80::1%eth0`, which means nothing on another machine.
+fn ipv6(text: &str) -> Option<IpAddr> {
+    let addr = text.split_once('%').map_or(text, |(addr, _)| addr);
+    addr.parse::<Ipv6Addr>().ok().map(IpAddr::from)
+}
+
+/// A number, or a name that hides it (RFC 7239 section 6.3).
+fn is_port(port: &str) -> bool {
+    match port.strip_prefix('_') {
+        Some(name) => {
+            !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        }
+        None => port.len() <= 5 && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()),
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +201,8 @@ mod tests {
             ("10.0.0.1", &["6.6.6.6", "203.0.113.9, 10.2.3.4"], "203.0.113.9"),
             ("2001:db8::2", &["203.0.113.9:4711 , [2001:db8::1]:80"], "203.0.113.9"),
             ("192.0.2.7", &["2001:470::1"], "2001:470::1"),
+            ("192.0.2.7", &["fe80::1%eth0"], "fe80::1"),
+            ("192.0.2.7", &["[fe80::1%1]:80"], "fe80::1"),
             // Proxies all the way: the one that is farthest.
             ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             ("10.0.0.1", &[], "10.0.0.1"),
@@ -200,6 +234,13 @@ mod tests {
             (&["for=6.6.6.6, for=_hidden"], "10.0.0.1"),
             (&["for=6.6.6.6, for=unknown, for=10.0.0.9"], "10.0.0.9"),
             (&["for=6.6.6.6, proto=https"], "10.0.0.1"),
+            (&["for=\"203.0.113.9:_hidden\", for=\"10.0.0.9:80\""], "203.0.113.9"),
+            (&["for=\"[2001:470::1]:_hid.d-en\""], "2001:470::1"),
+            (&["for=6.6.6.6, for=\"[2001:470::1\""], "10.0.0.1"),
+            (&["for=6.6.6.6, for=\"[2001:470::1]x\""], "10.0.0.1"),
+            (&["for=6.6.6.6, for=\"[203.0.113.9]\""], "10.0.0.1"),
+            (&["for=6.6.6.6, for=\"203.0.113.9:\""], "10.0.0.1"),
+            (&["for=6.6.6.6, for=\"203.0.113.9:_\""], "10.0.0.1"),
         ] {
             assert_eq!(client_ip(Forwarded, Some("10.0.0.1"), lines).as_deref(), Some(client), "{lines:?}");
         }
@@ -233,6 +274,23 @@ mod tests {
         let proxies = TrustedProxies { peers, header: Forwarded };
         let client = proxies.client_ip(Some("10.0.0.1".parse().unwrap()), &headers);
         assert_eq!(client, Some("203.0.113.9".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_ipv4_address_is_the_same_written_as_an_ipv6_one() {
+        for (list, peer, is_included) in [
+            ("::ffff:10.0.0.1", "10.0.0.1", true),
+            ("::ffff:10.0.0.0/104", "10.1.2.3", true),
+            ("::ffff:10.0.0.0/104", "::ffff:10.1.2.3", true),
+            ("::ffff:10.0.0.0/104", "11.1.2.3", false),
+            ("::ffff:0:0/96", "203.0.113.9", true),
+            ("::ffff:0:0/96", "2001:db8::1", false),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+            ("::/0", "2001:db8::1", true),
+        ] {
+            let peers = Peers::parse([list]).unwrap();
+            assert_eq!(peers.include(Some(peer.parse().unwrap())), is_included, "{list} {peer}");
+        }
     }
 
     #[test]

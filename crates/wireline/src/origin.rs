@@ -60,15 +60,15 @@ impl OriginRule {
     }
 }
 
-/// Scheme, host and port; the port is the scheme's own where none is given. `None` for `null` and for
-/// what is no origin.
-fn split(origin: &str) -> Option<(String, String, u16)> {
+/// Scheme, host and port; the port is the scheme's own where none is given, and none where it has none, as
+/// that of an extension. `None` for `null` and for what is no origin.
+fn split(origin: &str) -> Option<(String, String, Option<u16>)> {
     let uri: Uri = origin.parse().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
     if uri.path() != "/" || origin.ends_with('/') || authority.as_str().contains('@') {
         return None;
     }
-    let port = uri.port_u16().or_else(|| default_port(scheme))?;
+    let port = uri.port_u16().or_else(|| default_port(scheme));
     Some((scheme.to_ascii_lowercase(), authority.host().to_ascii_lowercase(), port))
 }
 
@@ -83,7 +83,7 @@ fn default_port(scheme: &str) -> Option<u16> {
 /// Whether the origin's host and port are those of the Host header. The scheme may differ, since a proxy
 /// in front may end TLS.
 fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
-    let Some((scheme, host, port)) = split(origin) else { return false };
+    let Some((scheme, host, port @ Some(_))) = split(origin) else { return false };
     let asked = headers.get(header::HOST).and_then(|asked| asked.to_str().ok());
     let Some(asked) = asked.and_then(|asked| split(&format!("{scheme}://{asked}"))) else { return false };
     asked == (scheme, host, port)
@@ -144,6 +144,15 @@ mod tests {
             assert!(!allows(&list, "api.example", Some(origin)), "{origin}");
         }
         assert!(!allows(&OriginRule::SameHostOr(vec!["null".into()]), "a", Some("null")));
+        let apps = ["chrome-extension://abc", "capacitor://localhost"];
+        let list = OriginRule::SameHostOr(apps.map(Into::into).to_vec());
+        for origin in apps {
+            assert!(allows(&list, "api.example", Some(origin)), "{origin}");
+            assert!(!allows(&OriginRule::default(), "localhost", Some(origin)), "{origin}");
+        }
+        for origin in ["chrome-extension://abcd", "moz-extension://abc", "capacitor://localhost:80"] {
+            assert!(!allows(&list, "api.example", Some(origin)), "{origin}");
+        }
         assert!(allows(&OriginRule::Any, "a", Some("null")));
     }
 

@@ -254,15 +254,14 @@ async fn most_at_once(concurrent: usize, messages: usize) -> usize {
     let at_once = Arc::new(Mutex::new((0, 0)));
     let count = Arc::clone(&at_once);
     let client = connect(url).concurrent(concurrent).on_message(move |_, _| {
-        let count = Arc::clone(&count);
+        let under_way = Arc::clone(&count);
+        // What a handler does before its future counts too.
+        let mut count = count.lock().expect("no panic");
+        count.0 += 1;
+        count.1 = count.1.max(count.0);
         async move {
-            {
-                let mut count = count.lock().expect("no panic");
-                count.0 += 1;
-                count.1 = count.1.max(count.0);
-            }
             tokio::time::sleep(Duration::from_millis(50)).await;
-            count.lock().expect("no panic").0 -= 1;
+            under_way.lock().expect("no panic").0 -= 1;
             Ok(())
         }
     });
@@ -299,6 +298,36 @@ async fn one_of_many_handlers_at_once_that_fails_closes_with_1011() {
             expect(&mut told, &[error]).await;
         }
         expect(&mut told, &["close closed cleanly by this end, 1011 internal error"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_one_of_many_handlers_at_once_that_failed_no_message_is_handled() {
+    let (log, mut told) = Log::new();
+    let (addr, _) = listen(&noting(&log).concurrent(100));
+    let mut peer = RawPeer::connect(addr);
+    peer.send(&Frame::text("fail"));
+    peer.expect(&Frame::close(1011, ""));
+    // By then its task has ended too.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    (0..50).for_each(|_| peer.send(&Frame::text("never handled")));
+    peer.send(&Frame::close(1011, ""));
+    let closed = "close closed cleanly by this end, 1011 internal error";
+    expect(&mut told, &["open", "message fail", "error on purpose", closed]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_on_error_is_followed_by_on_close_all_the_same() {
+    for concurrent in [1, 8] {
+        let (log, mut told) = Log::new();
+        let server = noting(&log).concurrent(concurrent).on_error(|_, _| panic!("on purpose"));
+        let (addr, _) = listen(&server);
+        let mut peer = RawPeer::connect(addr);
+        peer.send(&Frame::text("fail"));
+        peer.expect(&Frame::close(1011, ""));
+        peer.send(&Frame::close(1011, ""));
+        let closed = "close closed cleanly by this end, 1011 internal error";
+        expect(&mut told, &["open", "message fail", closed]).await;
     }
 }
 

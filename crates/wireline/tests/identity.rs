@@ -186,6 +186,16 @@ async fn a_load_balancer_tells_where_a_connection_comes_from() {
     for header in [&text[..], IPV4_HEADER] {
         assert_eq!(introduced(addr, header), "203.0.113.9 203.0.113.9:4711");
     }
+    for header in [&text[..], IPV4_HEADER] {
+        let mut peer = RawPeer::dial(addr);
+        for byte in header {
+            peer.send_bytes(&[*byte]);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        peer.send_bytes(&RawPeer::request_head(""));
+        peer.read_head();
+        assert_eq!(address_in(&mut peer), "203.0.113.9 203.0.113.9:4711", "it comes byte by byte");
+    }
     for header in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
         let said = introduced(addr, header);
         assert!(said.starts_with("127.0.0.1 127.0.0.1:"), "{said}");

@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     future::Future,
     net::{SocketAddr, TcpListener},
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -12,9 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_sink::Sink as _;
 use tokio::sync::mpsc;
 use tracing::{Subscriber, field::Visit, span};
-use wireline::{ConnectError, Initiator, Request, SendError, Server, connect};
+use wireline::{CloseCause, Config, ConnectError, Initiator, Keepalive, Request, SendError, Server, connect};
 use wireline_testkit::{Frame, RawPeer};
 
 async fn soon<F: Future>(future: F) -> F::Output {
@@ -62,13 +64,20 @@ async fn a_request_tells_what_was_asked_for() {
 async fn a_client_asks_as_it_was_told() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let url = format!("ws://{}/chat?a=b", listener.local_addr().expect("it is bound"));
-    let asked = std::thread::spawn(move || RawPeer::serve(&listener));
+    let asked = std::thread::spawn(move || {
+        let mut peer = RawPeer::accept(&listener);
+        let answer = peer.switching_protocols("Sec-WebSocket-Protocol: a\r\n");
+        peer.send_bytes(&answer);
+        peer
+    });
     let connecting = connect(url)
+        .protocols(["B", "a"])
         .origin("https://app.example")
         .header("Host", "chat.example:8080")
         .header("Cookie", "session=1")
         .header("Authorization", "Bearer 2");
-    soon(connecting.into_future()).await.expect("it is accepted");
+    let ws = soon(connecting.into_future()).await.expect("it is accepted");
+    assert_eq!(ws.protocol(), Some("a"));
     let peer = asked.join().expect("it was asked");
     assert!(peer.head().starts_with("GET /chat?a=b HTTP/1.1\r\n"), "{}", peer.head());
     for (name, value) in [
@@ -77,6 +86,7 @@ async fn a_client_asks_as_it_was_told() {
         ("cookie", "session=1"),
         ("authorization", "Bearer 2"),
         ("sec-websocket-version", "13"),
+        ("sec-websocket-protocol", "B, a"),
     ] {
         assert_eq!(peer.header(name), Some(value), "{}", peer.head());
     }
@@ -92,6 +102,20 @@ async fn a_pong_that_nobody_asked_for_goes_out() {
     let mut peer = peer.join().expect("it was asked");
     ws.pong(b"still here").expect("it is open");
     peer.expect(&Frame::pong("still here"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_frame_that_is_flushed_goes_out_before_an_abort() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("ws://{}/", listener.local_addr().expect("it is bound"));
+    let peer = std::thread::spawn(move || RawPeer::serve(&listener));
+    let mut ws = soon(connect(url).into_future()).await.expect("it is accepted");
+    let mut peer = peer.join().expect("it was asked");
+    ws.close_with(4002, "dropped").expect("it can be sent");
+    soon(std::future::poll_fn(|cx| Pin::new(&mut ws).poll_flush(cx))).await.expect("it goes out");
+    ws.abort();
+    peer.expect(&Frame::close(4002, "dropped"));
+    peer.expect_end();
 }
 
 /// What is logged, as it would be printed.
@@ -254,7 +278,12 @@ async fn q6_to_q9_a_close_is_echoed_and_told_as_it_came() {
         let mut peer = RawPeer::connect(addr);
         peer.send(&sent);
         let answered = peer.read().expect("it is answered");
-        assert_eq!(answered.payload.first_chunk::<2>(), answer.payload.first_chunk::<2>(), "{sent:?}");
+        if code == 1006 {
+            // With a reason of its own.
+            assert_eq!(answered.payload.first_chunk::<2>(), answer.payload.first_chunk::<2>(), "{sent:?}");
+        } else {
+            assert_eq!(answered, answer);
+        }
         drop(peer);
         let close = soon(told.recv()).await.expect("it is told");
         assert_eq!((close.code, &*close.reason), (code.into(), reason), "{sent:?}: {close}");
@@ -310,6 +339,22 @@ async fn q19_keys_and_masks_are_never_the_same_twice() {
     masks.sort();
     masks.dedup();
     assert_eq!((keys.len(), masks.len()), (10, 100));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn q24_a_client_asks_a_silent_server_for_a_sign_of_life() {
+    assert_eq!(Config::client().keepalive, Config::server().keepalive, "by default as a server does");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("ws://{}/", listener.local_addr().expect("it is bound"));
+    let peer = std::thread::spawn(move || RawPeer::serve(&listener));
+    let [interval, timeout] = [Duration::from_millis(50), Duration::from_millis(300)];
+    let connecting = connect(url).config(Config::client().keepalive(Keepalive { interval, timeout }));
+    let ws = soon(connecting.into_future()).await.expect("it is accepted");
+    let mut peer = peer.join().expect("it was asked");
+    let asked = peer.read().expect("it is asked");
+    assert_eq!((asked.opcode, asked.mask.is_some()), (0x9, true), "{asked:?}");
+    let close = soon(ws.closed()).await;
+    assert!(matches!(close.cause, Some(CloseCause::PingTimeout)), "{close}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

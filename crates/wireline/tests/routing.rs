@@ -75,13 +75,42 @@ async fn a_path_finds_its_handler_with_its_parameters() {
         ("/?a=b", Ok("root")),
         ("/chat/rust", Ok("chat Some(\"rust\") None")),
         ("/chat/caf%C3%A9%2Fx?y", Ok("chat Some(\"café/x\") None")),
-        ("/chat/%ff", Ok("chat Some(\"%ff\") None")),
+        ("/chat/%fF", Ok("chat Some(\"%FF\") None")),
+        ("/chat/%2525%%zz%2", Ok("chat Some(\"%25%%zz%2\") None")),
         ("/chat/lobby", Ok("lobby None")),
         ("/files/john/a/b.txt", Ok("files Some(\"john\") Some(\"a/b.txt\")")),
         ("/chat", Err(404)),
         ("/chat/", Err(404)),
         ("/chat/a/b", Err(404)),
         ("/elsewhere", Err(404)),
+    ] {
+        let told = told(addr, path, &[]).await;
+        assert_eq!(told, said.map(|said| (said.to_owned(), None)), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_is_the_same_however_it_is_encoded() {
+    let server = Server::new()
+        .route("/café au lait", saying("café", &[]))
+        .route("/caf%c3%a9/{größe}", saying("size", &["größe"]))
+        .route("/chat/{room}", saying("chat", &["room"]))
+        .route("/chat/~john", saying("john", &[]))
+        .route("/100%", saying("all", &[]))
+        .route("/{{a}}", saying("braces", &[]));
+    let (addr, _) = listen(&server);
+    for (path, said) in [
+        ("/caf%C3%A9%20au%20lait", Ok("café")),
+        ("/%63af%c3%a9%20au%20lait", Ok("café")),
+        ("/caf%C3%A9/gro%C3%9f", Ok("size Some(\"groß\")")),
+        ("/chat/%7Ejohn", Ok("john")),
+        ("/%63hat/%7ejo%68n", Ok("john")),
+        ("/chat/%7Ejohn%2F", Ok("chat Some(\"~john/\")")),
+        ("/100%25", Ok("all")),
+        ("/%7Ba%7D", Ok("braces")),
+        // What has a meaning of its own is another when it is encoded (RFC 3986 section 2.2).
+        ("/chat%2F~john", Err(404)),
+        ("/CHAT/~john", Err(404)),
     ] {
         let told = told(addr, path, &[]).await;
         assert_eq!(told, said.map(|said| (said.to_owned(), None)), "{path}");
@@ -131,6 +160,9 @@ async fn a_route_that_cannot_be_used_is_an_error_when_the_server_is_to_listen() 
         route("/{*a}/b"),
         route("/a").route("/a", saying("b", &[])),
         route("/{a}").route("/{b}", saying("b", &[])),
+        route("/é").route("/%C3%A9", saying("b", &[])),
+        route("/b").route_protocol("/a", "", saying("a", &[])),
+        route("/b").route_protocol("/a", "v1, v2", saying("a", &[])),
         route("/b").route_protocol("/a", "v1", saying("a", &[])).route_protocol("/a", "v1", saying("b", &[])),
     ] {
         let error = server.bind("127.0.0.1:0").expect_err("it cannot be used");

@@ -51,7 +51,7 @@ fn parse_text(line: &str) -> Option<Option<SocketAddr>> {
         [_, "UNKNOWN", ..] => Some(None),
         [_, family, source, destination, source_port, destination_port] => {
             let [source, destination]: [IpAddr; 2] = [source.parse().ok()?, destination.parse().ok()?];
-            let [source_port, _]: [u16; 2] = [source_port.parse().ok()?, destination_port.parse().ok()?];
+            let [source_port, _] = [parse_port(source_port)?, parse_port(destination_port)?];
             let is_ipv4 = match family {
                 "TCP4" => true,
                 "TCP6" => false,
@@ -62,6 +62,11 @@ fn parse_text(line: &str) -> Option<Option<SocketAddr>> {
         }
         _ => None,
     }
+}
+
+/// Digits alone; Rust would take a sign too.
+fn parse_port(digits: &str) -> Option<u16> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 async fn read_binary<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<SocketAddr>> {
@@ -147,6 +152,8 @@ mod tests {
             b"PROXY TCP4 192.0.2.1 192.0.2.2 4711\r\n".to_vec(),
             b"PROXY TCP4 2001:db8::1 ::1 4711 443\r\n".to_vec(),
             b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 70000\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 +4711 443\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 443\n".to_vec(),
             b"PROXY TCP4  192.0.2.1 192.0.2.2 4711 443\r\n".to_vec(),
             b"PROXY UDP4 192.0.2.1 192.0.2.2 4711 443\r\n".to_vec(),
             b"PROXY \xff\xff\xff\xff\xff\xff\xff\r\n".to_vec(),

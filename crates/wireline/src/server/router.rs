@@ -1,11 +1,11 @@
 //! Which handler a request is for: by its path, then by the subprotocols on offer.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{percent_decode_str, percent_encode_byte};
 
 use super::OnRequest;
-use crate::{SetupError, request::Matched};
+use crate::{SetupError, cookie::is_token_byte, request::Matched};
 
 /// The routes of a server, and what is to become of other requests.
 #[derive(Clone, Default)]
@@ -52,6 +52,9 @@ impl Router {
             None => self.add_pattern(pattern)?,
         };
         let Pattern { pattern, routes } = &mut self.patterns[place];
+        if protocol.as_ref().is_some_and(|name| name.is_empty() || !name.bytes().all(is_token_byte)) {
+            return Err(SetupError::route(pattern, "its subprotocol is no token"));
+        }
         if routes.iter().any(|known| known.protocol == protocol) {
             return Err(SetupError::route(pattern, "it is there already"));
         }
@@ -65,7 +68,7 @@ impl Router {
         }
         let place = self.patterns.len();
         self.places
-            .insert(&pattern, place)
+            .insert(normalized_pattern(&pattern), place)
             .map_err(|error| SetupError::route(&pattern, &error.to_string()))?;
         self.patterns.push(Pattern { pattern, routes: Vec::new() });
         Ok(place)
@@ -77,7 +80,8 @@ impl Router {
     }
 
     fn find_route(&self, path: &str, offered: &[String]) -> Option<(&OnRequest, Matched)> {
-        let found = self.places.at(path).ok()?;
+        let path = normalized(path);
+        let found = self.places.at(&path).ok()?;
         let routes = &self.patterns[*found.value].routes;
         let route_of = |protocol: Option<&String>| routes.iter().find(|r| r.protocol.as_ref() == protocol);
         let route = offered.iter().find_map(|offer| route_of(Some(offer))).or_else(|| route_of(None))?;
@@ -89,6 +93,56 @@ impl Router {
 /// Undoes percent-encoding; what is then no text stays as it is.
 fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), Into::into)
+}
+
+/// A path as all its spellings are compared (RFC 3986 section 6.2.2): percent-encoded, in capitals, where it
+/// must be and nowhere else.
+fn normalized(path: &str) -> Cow<'_, str> {
+    if path.bytes().all(is_plain) {
+        return path.into();
+    }
+    let (mut normalized, mut rest) = (String::new(), path.as_bytes());
+    while let [first, behind @ ..] = rest {
+        let (byte, is_plain, behind) = match percent_encoded(rest) {
+            Some((byte, behind)) => (byte, is_unreserved(byte), behind),
+            None => (*first, is_plain(*first), behind),
+        };
+        if is_plain {
+            normalized.push(char::from(byte));
+        } else {
+            normalized.push_str(percent_encode_byte(byte));
+        }
+        rest = behind;
+    }
+    normalized.into()
+}
+
+/// The same for a pattern, whose names in braces stay as they are.
+fn normalized_pattern(pattern: &str) -> String {
+    let mut is_name = false;
+    let part = |part| {
+        let text = if is_name { Cow::Borrowed(part) } else { normalized(part) };
+        is_name = part.ends_with('{');
+        text
+    };
+    pattern.split_inclusive(['{', '}']).map(part).collect()
+}
+
+/// The byte that is written as `%` and two digits, and what stands behind it.
+fn percent_encoded(text: &[u8]) -> Option<(u8, &[u8])> {
+    let [b'%', high, low, behind @ ..] = text else { return None };
+    let [high, low] = [high, low].map(|digit| char::from(*digit).to_digit(16));
+    Some((u8::try_from(high? << 4 | low?).ok()?, behind))
+}
+
+/// What stands for itself, encoded or not: RFC 3986 section 2.3, and the braces of patterns.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~{}".contains(&byte)
+}
+
+/// What is not encoded in a path, as browsers see it.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !b"%\"<>^`".contains(&byte)
 }
 
 impl fmt::Debug for Router {
