@@ -650,6 +650,11 @@ impl Seat {
         }
     }
 
+    /// The request was answered in the handler's place: no connection is to come.
+    pub(crate) fn vacate(&self) {
+        *self.lock() = SeatState::Left;
+    }
+
     /// The handler has ended without accepting.
     fn orphan(&self) {
         let mut state = self.lock();

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use slab::Slab;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use wireline_proto::{CloseCode, CloseFrame};
 
 use crate::{Drained, driver::Link};
@@ -13,6 +14,8 @@ use crate::{Drained, driver::Link};
 pub(crate) struct Registry {
     entries: Mutex<Entries>,
     emptied: Notify,
+    /// Cancelled when closing begins.
+    closing: CancellationToken,
 }
 
 #[derive(Default)]
@@ -53,6 +56,7 @@ impl Registry {
         let connections = entries.links.len();
         entries.closing.get_or_insert(Drained { connections, cut: 0 });
         drop(entries);
+        self.closing.cancel();
         for link in self.links() {
             link.close(going_away().as_ref());
         }
@@ -106,6 +110,11 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
+    /// Is cancelled when the server begins to close.
+    pub(crate) fn closing(&self) -> CancellationToken {
+        self.registry.closing.clone()
+    }
+
     /// The handler has accepted.
     pub(crate) fn set_link(&self, link: &Arc<Link>) {
         let mut entries = self.registry.lock();

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use wireline_proto::{Config, handshake::UpgradeRequest};
 
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
     driver::{Link, Opened, Seat},
     events::Events,
     registry::Registration,
-    response::status_response,
+    response::{shutting_down, status_response},
     transport::Transport,
 };
 
@@ -100,18 +101,32 @@ pub(crate) struct Unanswered {
 }
 
 impl Unanswered {
-    /// Has the request answered; the answer.
+    /// Has the request answered; the answer. A server that begins to close does not wait for it.
     pub(crate) async fn put_to(self, on_request: impl FnOnce(Request, Arc<Seat>)) -> Response<Bytes> {
         let Self { head, upgrade, matched, on_upgrade, registration, config, events, .. } = self;
         let Self { remote_addr, client_ip, .. } = self;
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
+        let closing = registration.as_ref().map_or_else(CancellationToken::new, Registration::closing);
         let seat = Seat::new(registration);
+        let (taken, upgraded) = (Arc::clone(&seat), on_upgrade.clone());
         let channel =
             Channel { answer, on_upgrade, seat: Arc::clone(&seat), config, events, remote_addr, client_ip };
         on_request(Request { inner: Box::new(Inner { head, upgrade, matched, channel }) }, seat);
-        answered.await.unwrap_or_else(|_| {
-            tracing::warn!(?remote_addr, "a handler neither accepted nor rejected its request");
-            status_response(StatusCode::INTERNAL_SERVER_ERROR)
+        tokio::select! {
+            biased;
+            answer = &mut answered => return answer.unwrap_or_else(|_| {
+                tracing::warn!(?remote_addr, "a handler neither accepted nor rejected its request");
+                status_response(StatusCode::INTERNAL_SERVER_ERROR)
+            }),
+            () = closing.cancelled() => {}
+        }
+        // Whoever answers from now on is told that the client is gone.
+        answered.close();
+        answered.try_recv().unwrap_or_else(|_| {
+            taken.vacate();
+            // After any answer hyper keeps the transport for the request's owner, who may keep it for long.
+            tokio::spawn(async { drop(upgraded.await) });
+            shutting_down()
         })
     }
 }

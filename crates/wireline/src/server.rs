@@ -600,8 +600,9 @@ impl ServerHandle {
     }
 
     /// Stops accepting, closes every connection with 1001, waits up to `grace` for the closing
-    /// handshakes, and cuts what is left. Meanwhile a request on a TCP connection that was there before
-    /// gets a 503, and a connection whose handler only now accepts is closed as the others.
+    /// handshakes, and cuts what is left. A request that waits for its handler gets a 503, and so does one
+    /// that comes meanwhile on a TCP connection that was there before; who accepts such a request then is
+    /// told by [`AcceptError::ClientGone`](crate::AcceptError::ClientGone).
     ///
     /// # Cancel safety
     /// Dropped early, what it began goes on, and nothing is cut. Called again, it waits for the rest and

@@ -3,14 +3,13 @@
 use std::{
     future::{Future, IntoFuture as _},
     net::SocketAddr,
-    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use wireline::{
-    CloseCause, CloseCode, CloseEvent, CloseFrameError, Config, Drained, Initiator, ReadyState, Request,
-    SendError, Server, ServerHandle, WebSocket, connect,
+    AcceptError, CloseCause, CloseCode, CloseEvent, CloseFrameError, Config, Drained, Initiator, ReadyState,
+    Request, SendError, Server, ServerHandle, WebSocket, connect,
 };
 use wireline_testkit::{Frame, RawPeer, drop_after};
 
@@ -496,34 +495,6 @@ async fn shutdown_cuts_a_peer_that_never_answers_and_counts_it() {
     assert_eq!(ends.iter().filter(|end| end.was_clean).count(), 1, "{ends:?}");
 }
 
-#[tokio::test]
-async fn shutdown_waits_for_handlers_that_have_not_accepted_and_closes_what_they_accept() {
-    let (go, gone) = oneshot::channel::<()>();
-    let (arrived, arrival) = oneshot::channel();
-    let once = Arc::new(Mutex::new(Some((gone, arrived))));
-    let server = Server::new().on_request(move |req: Request| {
-        let once = once.lock().expect("not poisoned").take();
-        async move {
-            let (gone, arrived) = once.expect("one request");
-            let _ = arrived.send(());
-            let _ = gone.await;
-            let mut ws = req.accept().await?;
-            while ws.recv().await?.is_some() {}
-            Ok(())
-        }
-    });
-    let (addr, handle) = listen(&server);
-    let connecting = tokio::spawn(open(addr));
-    soon(arrival).await.expect("the handler runs");
-    let draining = tokio::spawn(async move { handle.shutdown(Duration::from_secs(5)).await });
-    tokio::task::yield_now().await;
-    go.send(()).expect("the handler waits");
-    let client = soon(connecting).await.expect("no panic");
-    assert_clean(&soon(client.closed()).await, 1001, "", Initiator::Remote);
-    let drained = soon(draining).await.expect("no panic");
-    assert_eq!((drained.connections, drained.cut), (1, 0));
-}
-
 /// A server's shutdown, under way.
 fn shutting_down(handle: &ServerHandle, grace: Duration) -> tokio::task::JoinHandle<Drained> {
     let handle = handle.clone();
@@ -584,32 +555,41 @@ async fn a_request_that_comes_while_the_server_drains_gets_a_503() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_has_not_become_a_connection_by_the_deadline_is_cut() {
-    let (arrived, mut arrival) = mpsc::unbounded_channel();
-    let server = Server::new().on_request(move |req: Request| {
-        let arrived = arrived.clone();
-        async move {
-            let (answer, answered) = oneshot::channel::<()>();
-            let _ = arrived.send(answer);
-            let _ = answered.await;
-            req.accept().await?;
-            panic!("the client should be gone")
-        }
-    });
+async fn a_request_that_waits_for_its_handler_when_the_server_closes_gets_a_503() {
+    let (server, mut requests) = giving_requests();
     let (addr, handle) = listen(&server);
-    let connecting = tokio::spawn(connect(format!("ws://{addr}/")).into_future());
-    let answer = soon(arrival.recv()).await.expect("the handler runs");
+    let mut peers = [(); 2].map(|()| RawPeer::dial(addr));
+    for peer in &mut peers {
+        peer.send_bytes(&RawPeer::request_head(""));
+    }
+    let [accepted, rejected] = [soon(requests.recv()).await, soon(requests.recv()).await];
+    let drained = soon(handle.shutdown(Duration::from_secs(5))).await;
+    assert_eq!((drained.connections, drained.cut), (2, 0), "nobody waits for their handlers");
+    for peer in &mut peers {
+        peer.read_head();
+        assert!(peer.head().starts_with("HTTP/1.1 503 "), "{}", peer.head());
+        assert_eq!(peer.read_to_end(), b"the server is shutting down\n");
+    }
+    let late = soon(accepted.expect("it came").accept().into_future()).await;
+    assert!(matches!(late, Err(AcceptError::ClientGone(_))), "{late:?}");
+    let late = rejected.expect("it came").reject(http::StatusCode::FORBIDDEN);
+    soon(late.into_future()).await.expect("it is too late, and no error");
+    assert_eq!((handle.connections(), handle.pending()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_not_become_a_request_by_the_deadline_is_cut() {
+    let (server, _taken) = giving();
+    let (addr, handle) = listen(&server);
+    let _mute = RawPeer::connect(addr);
     let mut begun = RawPeer::dial(addr);
     begun.send_bytes(b"GET / HT");
     tokio::time::sleep(Duration::from_millis(300)).await;
     let start = Instant::now();
     let drained = soon(handle.shutdown(Duration::from_millis(200))).await;
     assert_eq!((drained.connections, drained.cut), (1, 1));
-    let error = soon(connecting).await.expect("no panic").expect_err("nobody accepted");
-    assert!(matches!(error, wireline::ConnectError::Http(_)), "{error}");
     begun.expect_end();
     assert!(start.elapsed() < Duration::from_secs(4), "cut after {:?}", start.elapsed());
-    answer.send(()).expect("the handler waits");
     soon(emptied(&handle)).await;
 }
 
