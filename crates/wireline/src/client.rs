@@ -232,6 +232,7 @@ impl Attempt {
             return Ok(Answer::Refusal(response));
         }
         let negotiated = self.handshake.check(&response)?;
+        let response_headers = Some(Box::new(response.headers().clone()));
         let upgraded =
             hyper::upgrade::on(response).await.map_err(|error| ConnectError::Http(error.into()))?;
         let (transport, first_bytes) = Transport::take_back(upgraded);
@@ -243,6 +244,7 @@ impl Attempt {
             url: Some(self.target.public_url().into()),
             remote_addr,
             client_ip: None,
+            response_headers,
         });
         let ws = WebSocket::new(Arc::clone(&link));
         spawn_driver(link, None);

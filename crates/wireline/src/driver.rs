@@ -33,6 +33,7 @@ use std::{
 
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
+use http::HeaderMap;
 use pin_project_lite::pin_project;
 use tokio::sync::oneshot;
 use wireline_proto::{CloseCode, CloseFrame, Config, Connection, Initiator, MessageKind, Negotiated};
@@ -83,11 +84,16 @@ struct Names {
     extensions: Option<Box<str>>,
     url: Option<Box<str>>,
     client_ip: Option<IpAddr>,
+    response_headers: Option<Box<HeaderMap>>,
 }
 
 impl Names {
     fn is_empty(&self) -> bool {
-        self.protocol.is_none() && self.extensions.is_none() && self.url.is_none() && self.client_ip.is_none()
+        self.protocol.is_none()
+            && self.extensions.is_none()
+            && self.url.is_none()
+            && self.client_ip.is_none()
+            && self.response_headers.is_none()
     }
 }
 
@@ -102,6 +108,8 @@ pub(crate) struct Opened {
     pub(crate) remote_addr: Option<SocketAddr>,
     /// What proxies say, where they do.
     pub(crate) client_ip: Option<IpAddr>,
+    /// On a client: the server's.
+    pub(crate) response_headers: Option<Box<HeaderMap>>,
 }
 
 impl Link {
@@ -110,7 +118,13 @@ impl Link {
         let protocol = opened.negotiated.protocol().map(str::to_owned);
         let extensions = opened.negotiated.deflate().map(|deflate| deflate.to_string().into());
         let client_ip = opened.client_ip.filter(|ip| opened.remote_addr.map(|addr| addr.ip()) != Some(*ip));
-        let names = Names { protocol, extensions, url: opened.url, client_ip };
+        let names = Names {
+            protocol,
+            extensions,
+            url: opened.url,
+            client_ip,
+            response_headers: opened.response_headers,
+        };
         let names = (!names.is_empty()).then(|| Box::new(names));
         let mut connection = Connection::new(opened.negotiated, opened.config, entropy::mask_key, now());
         connection.share_contexts(&contexts::Contexts);
@@ -144,6 +158,10 @@ impl Link {
     pub(crate) fn client_ip(&self) -> Option<IpAddr> {
         let told = self.names.as_ref().and_then(|names| names.client_ip);
         told.or_else(|| self.remote_addr.map(|addr| addr.ip()))
+    }
+
+    pub(crate) fn response_headers(&self) -> Option<&HeaderMap> {
+        self.names.as_ref()?.response_headers.as_deref()
     }
 
     #[inline]

@@ -141,6 +141,9 @@ pub enum SetupError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What stands in a list of origins and could never match one.
+    #[error("{0:?} is no origin such as https://app.example: a scheme, a host and perhaps a port")]
+    Origin(String),
     /// What stands in a list of peers and is none.
     #[error("{0:?} is no address, no range such as 10.0.0.0/8, and not unix:")]
     Peer(String),

@@ -93,7 +93,7 @@ pub trait Handler: Send {
     }
 
     /// The connection is over. Called once, last of all, however it ended, a panic in one of the methods
-    /// above included. Not called if the future of [`WebSocket::run`] is dropped.
+    /// above included, once those methods are done. Not called if the future of [`WebSocket::run`] is dropped.
     fn close(&mut self, socket: &Socket, close: CloseEvent) -> impl Future<Output = ()> + Send {
         let _ = (socket, close);
         ready(())
@@ -148,7 +148,7 @@ fn tell_error<H: Handler>(handler: &mut H, socket: &Socket, error: &Error) -> th
 }
 
 /// What a future gives, or its panic.
-fn poll_catching<F: Future + ?Sized>(
+pub(crate) fn poll_catching<F: Future + ?Sized>(
     future: Pin<&mut F>,
     cx: &mut Context<'_>,
 ) -> Poll<thread::Result<F::Output>> {
@@ -410,7 +410,8 @@ macro_rules! event_setters {
                 self.with_events(|events| events.error = Some(Arc::new(handler)))
             }
 
-            /// What to do when a connection is over: once for each that was opened, however it ended.
+            /// What to do when a connection is over: once for each that was opened, however it ended, and after
+            /// all other handlers of it are done.
             #[must_use]
             pub fn on_close<F, H>(self, handler: F) -> $result
             where

@@ -29,6 +29,16 @@ impl OriginRule {
         Self::SameHostOr(origins.into_iter().map(Into::into).collect())
     }
 
+    /// The first of the origins that are let in which is none, so that it could never match.
+    pub(crate) fn mistake(&self) -> Option<&str> {
+        match self {
+            Self::SameHostOr(origins) => {
+                origins.iter().find(|origin| split(origin).is_none()).map(String::as_str)
+            }
+            Self::Any => None,
+        }
+    }
+
     /// The answer to a request from a page that is not let in.
     pub(crate) fn refusal(
         &self,

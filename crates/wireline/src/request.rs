@@ -150,7 +150,9 @@ impl Request {
         self.inner.head.uri.query()
     }
 
-    /// What stands in the path for `{name}` in the [route](crate::Server::route), percent-decoded.
+    /// What stands in the path for `{name}` in the [route](crate::Server::route), percent-decoded. It is the
+    /// client's word: decoded, it may have a `/` or `..` in it, so it is no name of a file before that was
+    /// looked at.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&str> {
         let params = &self.inner.matched.params;
@@ -351,6 +353,7 @@ impl Acceptance {
             url: None,
             remote_addr: channel.remote_addr,
             client_ip: channel.client_ip,
+            response_headers: None,
         });
         let ws = WebSocket::new(Arc::clone(&link));
         channel.seat.take(&link);
@@ -414,6 +417,17 @@ impl IntoFuture for Reject {
                 Ok(())
             }
         })
+    }
+}
+
+/// The host that a request is for: where the target names one, as those to a proxy do, that one counts, and
+/// the Host header does not (RFC 9112 section 3.2.2).
+pub(crate) fn settle_host<B>(request: &mut http::Request<B>) {
+    let Some(authority) = request.uri().authority() else { return };
+    // Without a user's name, which is no part of the host.
+    let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+    if let Ok(host) = HeaderValue::from_str(host) {
+        request.headers_mut().insert(header::HOST, host);
     }
 }
 

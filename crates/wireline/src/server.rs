@@ -177,8 +177,9 @@ impl Server {
     }
 
     /// What to do with requests for a path, such as `/chat/{room}` or `/files/{*path}`:
-    /// [`Request::param`] gives what stands in the place of a name. What no route takes goes to
-    /// [`on_request`](Self::on_request), or gets a 404. A path that is no pattern, or is in the way of
+    /// [`Request::param`] gives what stands in the place of a name. Paths are compared however they are
+    /// percent-encoded, and with case. Of several patterns that fit, the one with more written out counts. What
+    /// no route takes goes to [`on_request`](Self::on_request), or gets a 404. A path that is no pattern, or is in the way of
     /// another, is an error when the server is to listen.
     ///
     /// ```no_run
@@ -206,8 +207,8 @@ impl Server {
     }
 
     /// As [`route`](Self::route), for clients that offer this subprotocol: [`Request::accept`] agrees to
-    /// it. A path can have several; the client's favourite decides, and a route without a subprotocol takes
-    /// the others. Names are compared with case.
+    /// it. A path can have several; the client's favourite decides, and a route of the same path without a
+    /// subprotocol takes the others. Names are compared with case.
     #[must_use]
     pub fn route_protocol<F, H>(
         self,
@@ -249,10 +250,14 @@ impl Server {
     }
 
     /// Lets in pages of these origins too, such as `https://app.example`. Pages of the host that was
-    /// asked for are always let in.
+    /// asked for are always let in. What is no origin (a scheme, a host and perhaps a port, without a path or
+    /// a slash at its end) is an error when the server is to listen.
     #[must_use]
     pub fn origins<O: Into<String>>(mut self, origins: impl IntoIterator<Item = O>) -> Self {
         self.options.origins = OriginRule::same_host_or(origins);
+        if let Some(origin) = self.options.origins.mistake() {
+            self.options.mistake.get_or_insert(SetupError::Origin(origin.to_owned()));
+        }
         self
     }
 
@@ -286,7 +291,7 @@ impl Server {
 
     /// As [`trust_x_forwarded_for`](Self::trust_x_forwarded_for), and instead of it, for proxies that send
     /// `Forwarded` (RFC 7239). Only one of the two can be right: a proxy that writes one passes on the other
-    /// as the client wrote it.
+    /// as the client wrote it. Where the header is broken, the address is that of the proxy which sent it.
     #[must_use]
     pub fn trust_forwarded<P: AsRef<str>>(self, proxies: impl IntoIterator<Item = P>) -> Self {
         self.trust(proxies, ForwardedHeader::Forwarded)

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
 use tokio::io::AsyncRead;
 use wireline_proto::{CloseCode, CloseFrame, CloseFrameError, Compress, MessageKind, deflate::DeflateTotals};
 
@@ -224,6 +225,13 @@ impl Socket {
     #[must_use]
     pub fn url(&self) -> Option<&str> {
         self.link.url()
+    }
+
+    /// The headers of the server's response to the opening handshake, such as its `Set-Cookie`. `None` on a
+    /// server.
+    #[must_use]
+    pub fn response_headers(&self) -> Option<&HeaderMap> {
+        self.link.response_headers()
     }
 
     /// The peer's address; `None` on a Unix socket.

@@ -19,7 +19,7 @@ use crate::{
     Body, Request, Result, ServerHandle,
     origin::OriginRule,
     registry::Registry,
-    request::{Matched, Unanswered},
+    request::{Matched, Unanswered, settle_host},
     response::{shutting_down, text},
     server::start_handler,
 };
@@ -136,8 +136,9 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    fn new(request: http::Request<()>, extensions: &mut Extensions) -> Result<Self, UpgradeError> {
+    fn new(mut request: http::Request<()>, extensions: &mut Extensions) -> Result<Self, UpgradeError> {
         let upgrade = UpgradeRequest::check(&request)?;
+        settle_host(&mut request);
         Ok(Self {
             head: request.into_parts().0,
             upgrade,
@@ -158,7 +159,7 @@ impl Upgrade {
     }
 
     /// Lets in pages of these origins too, as [`Server::origins`](crate::Server::origins) does. Pages of the
-    /// host that was asked for are always let in.
+    /// host that was asked for are always let in. What is no origin lets nobody in.
     pub fn origins<O: Into<String>>(mut self, origins: impl IntoIterator<Item = O>) -> Self {
         self.origins = OriginRule::same_host_or(origins);
         self

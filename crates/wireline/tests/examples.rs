@@ -147,6 +147,13 @@ async fn towers_service() {
     assert_eq!(refusal(format!("ws://{address}/elsewhere")).await, 404);
     assert_eq!(get(address, "/echo").await.0, "404");
     let mut ws = open(format!("ws://{address}/echo")).await;
+    // The client may know that it is open before the server does.
+    soon(async {
+        while handle.sockets().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     assert_eq!(handle.broadcast("to all"), 1);
     assert_eq!(soon(ws.recv()).await.expect("no loss"), Some(Message::from("to all")));
 }

@@ -10,7 +10,9 @@ use std::{
 
 use http::StatusCode;
 use tokio::sync::mpsc;
-use wireline::{AcceptError, ConnectError, Error, Request, ResponseError, Server, WebSocket, connect};
+use wireline::{
+    AcceptError, ConnectError, Error, Request, ResponseError, Server, SetupError, WebSocket, connect,
+};
 use wireline_testkit::{Frame, RawPeer, accept_value};
 
 async fn soon<F: Future>(future: F) -> F::Output {
@@ -431,4 +433,73 @@ async fn a_client_that_leaves_before_the_answer_is_an_error_of_accept_only() {
     peer.read_head();
     assert!(peer.head().starts_with("HTTP/1.1 101 "), "{}", peer.head());
     soon(accepting).await.expect("no panic").expect("the client is there");
+}
+
+/// The status and body of what a server answers to `request`, in which `{addr}` stands for its address.
+async fn status_of(server: &Server, request: &str) -> (u16, String) {
+    let listener = server.bind("127.0.0.1:0").expect("a port is free");
+    let addr = listener.local_addr().expect("it is bound");
+    tokio::spawn(listener.serve());
+    let request = request.replace("{addr}", &addr.to_string());
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut peer = RawPeer::dial(addr);
+        peer.send_bytes(request.as_bytes());
+        peer.read_head();
+        let status = peer.head()[9..12].parse().expect("it is a status");
+        (
+            status,
+            if status == 101 { String::new() } else { String::from_utf8_lossy(&peer.read_to_end()).into() },
+        )
+    });
+    soon(asked).await.expect("it answers")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_host_is_the_one_in_the_target_if_it_names_one() {
+    let server = Server::new().on_request(|req: Request| async move {
+        let told = req.host().to_owned();
+        req.reject(StatusCode::IM_A_TEAPOT).body(told).await
+    });
+    let rest = "Upgrade: websocket\r\nConnection: Upgrade, close\r\nSec-WebSocket-Version: 13\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    for (head, status, host) in [
+        ("GET /chat HTTP/1.1\r\nHost: a.example\r\n", 418, "a.example"),
+        ("GET http://b.example:81/chat HTTP/1.1\r\nHost: a.example\r\n", 418, "b.example:81"),
+        // A page of the host in the header alone is a foreign one.
+        ("GET http://b.example/ HTTP/1.1\r\nHost: a.example\r\nOrigin: http://a.example\r\n", 403, ""),
+        (
+            "GET http://b.example/ HTTP/1.1\r\nHost: a.example\r\nOrigin: http://b.example\r\n",
+            418,
+            "b.example",
+        ),
+        ("GET * HTTP/1.1\r\nHost: a.example\r\n", 400, ""),
+        ("GET chat HTTP/1.1\r\nHost: a.example\r\n", 400, ""),
+    ] {
+        let (found, body) = status_of(&server, &format!("{head}{rest}")).await;
+        assert_eq!(found, status, "{head}");
+        assert!(status != 418 || body == host, "{head}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_over_a_plain_request_is_its_clients_500() {
+    let plain = "GET / HTTP/1.1\r\nHost: {addr}\r\n\r\n";
+    let in_the_future = Server::new().on_http(|_| async { panic!("later") });
+    let at_once =
+        Server::new().on_http(|_| -> std::future::Ready<http::Response<bytes::Bytes>> { panic!("now") });
+    for server in [in_the_future, at_once] {
+        assert_eq!(status_of(&server, plain).await.0, 500);
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_could_never_match_is_an_error_when_the_server_is_to_listen() {
+    for origin in ["https://a.example/", "a.example", "https://a.example/app", "*", "null", ""] {
+        let bound = Server::new().origins([origin]).bind("127.0.0.1:0");
+        assert!(matches!(bound, Err(Error::Setup(SetupError::Origin(found))) if found == origin), "{origin}");
+    }
+    Server::new()
+        .origins(["https://a.example", "http://b.example:81"])
+        .bind("127.0.0.1:0")
+        .expect("they are right");
 }

@@ -16,7 +16,9 @@ use std::{
 use futures_sink::Sink as _;
 use tokio::sync::mpsc;
 use tracing::{Subscriber, field::Visit, span};
-use wireline::{CloseCause, Config, ConnectError, Initiator, Keepalive, Request, SendError, Server, connect};
+use wireline::{
+    CloseCause, Config, ConnectError, Initiator, Keepalive, Request, SendError, Server, SetCookie, connect,
+};
 use wireline_testkit::{Frame, RawPeer};
 
 async fn soon<F: Future>(future: F) -> F::Output {
@@ -91,6 +93,27 @@ async fn a_client_asks_as_it_was_told() {
         assert_eq!(peer.header(name), Some(value), "{}", peer.head());
     }
     assert_eq!(peer.head().to_ascii_lowercase().matches("host: ").count(), 1, "{}", peer.head());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_sees_the_headers_of_the_answer_with_its_cookies() {
+    let (taken, mut take) = mpsc::unbounded_channel();
+    let server = Server::new().on_request(move |req: Request| {
+        let taken = taken.clone();
+        async move {
+            let accept = req.accept().header("X-Node", "7").cookie(SetCookie::new("session", "31d4d96e"));
+            let _ = taken.send(accept.await?);
+            Ok(())
+        }
+    });
+    let listener = server.bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("ws://{}/", listener.local_addr().expect("it is bound"));
+    tokio::spawn(listener.serve());
+    let ws = soon(connect(url).into_future()).await.expect("it is accepted");
+    let headers = ws.response_headers().expect("it is a client");
+    assert_eq!(headers["x-node"], "7");
+    assert!(headers["set-cookie"].as_bytes().starts_with(b"session=31d4d96e"), "{headers:?}");
+    assert!(soon(take.recv()).await.expect("it accepted").response_headers().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -75,6 +75,9 @@ impl UpgradeRequest {
         if request.version() < Version::HTTP_11 {
             return Err(RequestError::HttpVersion);
         }
+        if !request.uri().path().starts_with('/') {
+            return Err(RequestError::Target);
+        }
         check_host(headers)?;
         if !has_token(headers, &header::UPGRADE, "websocket") {
             return Err(RequestError::Upgrade);
@@ -200,6 +203,9 @@ pub enum RequestError {
     /// Not a GET.
     #[error("a WebSocket is asked for with GET")]
     Method,
+    /// A request target without a path: an authority alone, or `*` (RFC 9112 section 3.2).
+    #[error("a WebSocket is asked for by its path")]
+    Target,
     /// Below HTTP/1.1.
     #[error("a WebSocket needs HTTP/1.1")]
     HttpVersion,
@@ -375,6 +381,18 @@ mod tests {
         let mut old = request(&[]);
         *old.version_mut() = Version::HTTP_10;
         assert_eq!(UpgradeRequest::check(&old).unwrap_err(), RequestError::HttpVersion);
+    }
+
+    #[test]
+    fn a_target_has_a_path() {
+        for (target, is_right) in
+            [("/", true), ("http://example.com/chat", true), ("example.com", false), ("*", false)]
+        {
+            let mut targeted = request(&[]);
+            *targeted.uri_mut() = target.parse().unwrap();
+            let checked = UpgradeRequest::check(&targeted).map(drop);
+            assert_eq!(checked, if is_right { Ok(()) } else { Err(RequestError::Target) }, "{target}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, header};
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::ConnectError;
@@ -18,7 +19,8 @@ pub(super) struct Target {
     /// Host, and the port if it is not the scheme's own.
     pub(super) host_header: String,
     pub(super) path_and_query: String,
-    credentials: Option<String>,
+    /// User and password with a colon between, their percent-encoding undone.
+    credentials: Option<Vec<u8>>,
 }
 
 impl Target {
@@ -36,7 +38,7 @@ impl Target {
             return Err(error("a WebSocket URL has no fragment"));
         }
         let credentials = (!url.username().is_empty() || url.password().is_some())
-            .then(|| format!("{}:{}", decode(url.username()), decode(url.password().unwrap_or_default())));
+            .then(|| credentials(url.username(), url.password().unwrap_or_default()));
         let host = url.host_str().ok_or_else(|| error("it has no host"))?;
         let host_header = match url.port() {
             Some(port) => format!("{host}:{port}"),
@@ -72,17 +74,26 @@ impl Target {
     }
 }
 
-/// Undoes percent-encoding.
-fn decode(text: &str) -> String {
-    url::form_urlencoded::parse(text.replace('+', "%2B").as_bytes())
-        .next()
-        .map(|(decoded, _)| decoded.into_owned())
-        .unwrap_or_default()
+fn credentials(user: &str, password: &str) -> Vec<u8> {
+    percent_decode_str(user).chain(*b":").chain(percent_decode_str(password)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn user_and_password_are_taken_to_their_last_byte() {
+        for (given, taken) in [
+            ("ws://us&er:p&ss+w%2Bo@h/", Some(&b"us&er:p&ss+w+o"[..])),
+            ("ws://u%3Aser:%FF=@h/", Some(b"u:ser:\xFF=")),
+            ("ws://user@h/", Some(b"user:")),
+            ("ws://:pass@h/", Some(b":pass")),
+            ("ws://h/", None),
+        ] {
+            assert_eq!(Target::parse(given).unwrap().credentials.as_deref(), taken, "{given}");
+        }
+    }
 
     #[test]
     fn urls_are_read_as_browsers_read_them() {

@@ -1,16 +1,17 @@
 //! The answer to one request, whatever HTTP connection it came on.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use wireline_proto::handshake::UpgradeRequest;
 
-use super::Options;
+use super::{OnHttp, Options};
 use crate::{
+    events::poll_catching,
     registry::Registry,
-    request::Unanswered,
+    request::{Unanswered, settle_host},
     response::{shutting_down, status_response},
 };
 
@@ -68,6 +69,7 @@ async fn upgrade<B>(
             return error.response().map(Bytes::from);
         }
     };
+    settle_host(&mut request);
     if let Some(refusal) = options.origins.refusal(request.headers(), remote_addr) {
         return refusal;
     }
@@ -116,8 +118,17 @@ async fn plain<B: PlainBody>(request: http::Request<B>, options: &Options) -> Re
     let body = tokio::time::timeout(options.handshake_timeout, Limited::new(body, MAX_BODY).collect());
     let Ok(body) = body.await else { return status_response(StatusCode::REQUEST_TIMEOUT) };
     match body {
-        Ok(body) => on_http(http::Request::from_parts(head, body.to_bytes())).await,
+        Ok(body) => call(on_http, http::Request::from_parts(head, body.to_bytes())).await,
         Err(error) if error.is::<LengthLimitError>() => status_response(StatusCode::PAYLOAD_TOO_LARGE),
         Err(_) => status_response(StatusCode::BAD_REQUEST),
     }
+}
+
+/// What the application answers. Its panic is its client's 500, and nobody else's.
+async fn call(on_http: &OnHttp, request: http::Request<Bytes>) -> Response<Bytes> {
+    let mut answering = pin!(async { on_http(request).await });
+    poll_fn(|cx| poll_catching(answering.as_mut(), cx)).await.unwrap_or_else(|_| {
+        tracing::error!("a handler of plain requests panicked");
+        status_response(StatusCode::INTERNAL_SERVER_ERROR)
+    })
 }
