@@ -361,6 +361,26 @@ fn blocks_that_stand_for_nothing_come_to_an_end() {
     // Final blocks, each of which copies the window, are counted too.
     let frames = [compressed(b"\x03\x00".repeat(5000))];
     fails(&self::config(), &frames, ProtocolError::TooManyFinalBlocks { limit: 64 }, 1009);
+    // What a message stands for pays for more of them: 200 times "Hello" does not, 4 KiB do for four.
+    let little = [compressed(final_block(b"Hello").repeat(200))];
+    fails(&self::config(), &little, ProtocolError::TooManyFinalBlocks { limit: 64 }, 1009);
+    let much = [final_block(&[b'x'; 4096]), b"\x03\x00".repeat(200)].concat();
+    fails(&self::config(), &[compressed(much)], ProtocolError::TooManyFinalBlocks { limit: 68 }, 1009);
+}
+
+/// A stored block with BFINAL set.
+fn final_block(bytes: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(bytes.len()).unwrap();
+    [&[1][..], &len.to_le_bytes(), &(!len).to_le_bytes(), bytes].concat()
+}
+
+#[test]
+fn a_long_message_may_have_any_number_of_final_blocks() {
+    let block = final_block(&[b'x'; 1024]);
+    for role in ROLES {
+        let endpoint = told(role, DeflateParameters::default(), &config(), &[compressed(block.repeat(300))]);
+        assert_eq!(endpoint.events, [Told::text("x".repeat(300 * 1024))], "{role:?}");
+    }
 }
 
 #[test]

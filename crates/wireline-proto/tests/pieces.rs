@@ -1,16 +1,18 @@
 //! Messages in pieces, received and sent (RFC 6455 section 5.4): of any size, in constant memory.
 #![allow(clippy::unwrap_used, reason = "what is not as expected has failed the test")]
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use wireline_proto::{
-    Cause, CloseCode, Config, Deflate, DeflateParameters, MessageKind, Negotiated, Prepared, ProtocolError,
-    Role, SendError,
+    Cause, CloseCode, Config, Connection, Deflate, DeflateParameters, Event, MessageKind, Negotiated,
+    Payload, Prepared, ProtocolError, Role, SendError,
     deflate::{Compressor, CompressorSettings},
 };
 use wireline_testkit::{
     Clock, Endpoint, Frame, Told,
-    frames::{MASK, pattern},
+    frames::{MASK, masks, pattern},
     put_together,
 };
 use zlib_rs::{Deflate as Deflater, DeflateConfig, DeflateFlush};
@@ -310,4 +312,30 @@ fn text_in_pieces_must_be_utf8_as_a_whole() {
     assert_eq!(send(b"", true), Err(SendError::InvalidUtf8));
     send(&[0xac], true).unwrap();
     assert_eq!(send(&[0xff], true), Err(SendError::InvalidUtf8));
+}
+
+#[test]
+fn a_compressed_piece_holds_no_more_than_it_shows() {
+    let now = Clock::new().now();
+    let negotiated =
+        Negotiated::assume_negotiated(Role::Server, None).with_deflate(Some(DeflateParameters::default()));
+    let config = config().deflate(Deflate::server());
+    let mut connection = Connection::new(negotiated, Arc::new(config), masks, now);
+    // Blocks that stand for nothing, and at their end one for a byte.
+    let payload = [&[0, 0, 0, 0xFF, 0xFF].repeat(800)[..], &[0, 1, 0, 0xFE, 0xFF, b'x']].concat();
+    let (mut shown, mut held) = (0, 0);
+    for round in 0..100 {
+        let frame =
+            if round == 0 { Frame::new(0x2, &payload).rsv(0b100) } else { Frame::continuation(&payload) };
+        let mut bytes = frame.more().masked(MASK).bytes();
+        let mut input = &mut bytes[..];
+        while let Some(event) = connection.receive(&mut input, now) {
+            let Event::Piece(piece) = event else { panic!("{event:?}") };
+            let Payload::Owned(payload) = piece.payload else { panic!("it was inflated") };
+            shown += payload.len();
+            held += payload.capacity();
+        }
+    }
+    assert_eq!(shown, 100);
+    assert!(held <= 100 * 64, "{held} bytes for {shown}");
 }

@@ -367,7 +367,7 @@ impl Link {
     /// Fails the connection with 1009: the application has no room for the message that is received in
     /// pieces.
     pub(crate) fn refuse_message(&self, received: usize, limit: usize) {
-        self.lock().connection.refuse_message(received, limit, now());
+        self.lock().refuse_message(received, limit);
         self.notify_driver();
     }
 
@@ -450,7 +450,11 @@ impl Link {
         if let Some(outcome) = core.outcome() {
             return Poll::Ready(outcome.clone());
         }
-        core.register_closed(cx.waker(), place);
+        let goes_on = core.register_closed(cx.waker(), place);
+        drop(core);
+        if goes_on {
+            self.wake_driver();
+        }
         Poll::Pending
     }
 

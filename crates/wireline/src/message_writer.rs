@@ -86,7 +86,10 @@ impl MessageWriter {
     pub(crate) async fn send_all(mut self, mut reader: impl AsyncRead + Unpin) -> io::Result<u64> {
         let (mut sent, mut buffer) = (0, BytesMut::new());
         loop {
-            buffer.reserve(PIECE);
+            // Pieces that are read little by little share their memory, of which they keep the whole.
+            if buffer.capacity() < PIECE / 4 {
+                buffer.reserve(PIECE);
+            }
             let count = (&mut reader).take(PIECE as u64).read_buf(&mut buffer).await?;
             if count == 0 {
                 self.finish().await.map_err(to_io)?;

@@ -629,3 +629,21 @@ fn the_end_of_the_runtime_is_an_abort() {
         assert_eq!(runtime.block_on(ws.send("late")), Err(SendError::Closed));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_the_end_with_a_full_read_ahead_sees_a_close_frame_that_came_before() {
+    let (server, mut taken) = giving();
+    let (addr, _handle) = listen(&server);
+    let mut peer = RawPeer::connect(addr);
+    let ws = soon(taken.recv()).await.expect("it was accepted");
+    for _ in 0..40 {
+        peer.send(&Frame::binary(vec![1; 4096]));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    ws.close();
+    peer.send(&Frame::close_payload(""));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let begun = Instant::now();
+    assert_clean(&soon(ws.closed()).await, 1005, "", Initiator::User);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}

@@ -1,9 +1,14 @@
 //! Messages in pieces: of any length, in constant memory, in either direction.
 
 use std::{
+    future::{Future, poll_fn},
     io,
     pin::Pin,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -13,10 +18,16 @@ use tokio::{
     sync::mpsc,
 };
 use wireline::{
-    CloseCause, CloseCode, Config, Frame, Message, MessageKind, ProtocolError, Request, SendError, Server,
-    ServerHandle, WebSocket, connect,
+    CloseCause, CloseCode, Config, Frame, Message, MessageKind, MessageWriter, ProtocolError, Request,
+    SendError, Server, ServerHandle, Socket, WebSocket, connect,
 };
-use wireline_testkit::drop_after;
+use wireline_testkit::{
+    allocations::{self, CountingAllocator},
+    drop_after,
+};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Both ends of a connection; the server's gives messages in pieces.
 async fn pair(server: Config) -> (WebSocket, WebSocket, ServerHandle) {
@@ -360,4 +371,101 @@ async fn nothing_behind_a_message_that_was_refused_is_given() {
     client.send("next").await.expect("it is open");
     tokio::time::sleep(Duration::from_millis(100)).await;
     soon(server.recv()).await.expect_err("the first was too long");
+}
+
+#[tokio::test]
+async fn a_message_that_was_refused_is_an_error_though_the_peer_has_closed() {
+    let (client, mut server, _handle) = pair(Config::server().max_message_size(10)).await;
+    client.send("01234567890").await.expect("it is open");
+    client.close();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let error = soon(server.recv()).await.expect_err("the message was too long");
+    let too_big = ProtocolError::MessageTooBig { announced: 11, limit: 10 };
+    assert!(
+        matches!(error.close_event().cause, Some(CloseCause::Protocol(cause)) if cause == too_big),
+        "{error}"
+    );
+    soon(server.recv()).await.expect_err("and it stays so");
+}
+
+/// Fills the system's buffers, so that what is sent from here on stays here.
+async fn fill(writer: &mut MessageWriter, socket: &Socket) {
+    loop {
+        writer.write_piece(vec![7; 16 << 10]).await.expect("it is open");
+        if socket.buffered_amount() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if socket.buffered_amount() > 0 {
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_waits_behind_a_message_is_woken_when_that_helps_and_not_before() {
+    let (client, mut server, _handle) = pair(Config::server()).await;
+    let mut writer = client.message_writer(MessageKind::Binary);
+    fill(&mut writer, &client).await;
+    let polls = Arc::new(AtomicUsize::new(0));
+    let waiting = [(); 2].map(|()| {
+        let (socket, polls) = (client.socket(), Arc::clone(&polls));
+        tokio::spawn(async move {
+            let mut sending = socket.send("behind");
+            poll_fn(|cx| {
+                polls.fetch_add(1, Ordering::Relaxed);
+                Pin::new(&mut sending).poll(cx)
+            })
+            .await
+        })
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let polled = polls.load(Ordering::Relaxed);
+    assert!(polled <= 8, "{polled} polls for nothing");
+    // And the message is finished, and they go on, though nobody reads yet.
+    soon(writer.finish()).await.expect("it is open");
+    for waiting in waiting {
+        soon(waiting).await.expect("no panic").expect("it is open");
+    }
+    let mut reader = soon(server.recv_reader()).await.expect("it is open").expect("a message");
+    soon(async { while reader.chunk().await.expect("it is open").is_some() {} }).await;
+    for _ in 0..2 {
+        assert_eq!(soon(server.recv()).await.expect("it is open"), Some(Message::from("behind")));
+    }
+}
+
+/// Gives a little at a time, as often as it is asked.
+struct LittleByLittle;
+
+impl AsyncRead for LittleByLittle {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        buf.put_slice(&[1; 4096]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_little_by_little_holds_no_more_than_what_is_queued() {
+    let (client, _server, _handle) = pair(Config::server()).await;
+    let mut writer = client.message_writer(MessageKind::Binary);
+    fill(&mut writer, &client).await;
+    soon(writer.finish()).await.expect("it is open");
+    let socket = client.socket();
+    let mut sending = Box::pin(socket.send_reader(MessageKind::Binary, LittleByLittle));
+    let (is_pending, cost) =
+        allocations::of(|| sending.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(is_pending, "nobody reads");
+    assert!(cost.kept_bytes < 256 << 10, "{cost:?} for {} bytes", client.buffered_amount());
+}
+
+#[tokio::test]
+async fn what_is_refused_leaves_no_buffer_behind() {
+    let (client, _server, _handle) = pair(Config::server()).await;
+    let mut writer = client.message_writer(MessageKind::Text);
+    writer.write_piece("one").await.expect("it is open");
+    while client.buffered_amount() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let (refused, cost) = allocations::of(|| client.try_send("between"));
+    assert_eq!(refused, Err(SendError::MessageUnderWay));
+    assert_eq!(cost.kept_bytes, 0, "{cost:?}");
 }

@@ -288,6 +288,10 @@ impl Partial {
         while has_more && (inflated.len() < PIECE || compressed.is_empty()) {
             has_more = deflate.inflate(&mut compressed, &mut inflated, usize::MAX)?;
         }
+        if inflated.capacity() / 2 > inflated.len() {
+            // Nobody sees how much room a piece holds, so it holds none to speak of.
+            inflated.shrink_to_fit();
+        }
         let taken = count - compressed.len();
         // The rest is taken again, from the wire as it were.
         apply_mask(&mut input[taken..count], mask, frame.taken + taken as u64);

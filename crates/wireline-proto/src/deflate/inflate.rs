@@ -14,9 +14,13 @@ const ENDING: [u8; 9] = [0x00, 0x00, 0xFF, 0xFF, 0x01, 0x00, 0x00, 0xFF, 0xFF];
 /// The most that one step inflates, so that text is checked while it is still in the cache.
 const STEP: usize = 64 << 10;
 
-/// Blocks with BFINAL set that one message may have. After each, the window is copied anew, so that a
-/// message made of nothing else would cost a thousand times the work that its bytes show.
+/// Blocks with BFINAL set that one message may have, beside one for each KiB that it stands for. After each,
+/// the window is copied anew, so that a message made of nothing else would cost a thousand times the work
+/// that its bytes show.
 const MAX_FINAL_BLOCKS: u32 = 64;
+
+/// Inflated bytes that pay for one more of them: they take about as long.
+const PAID_BY: u64 = 1 << 10;
 
 /// The most that a message can refer back to.
 const LARGEST_WINDOW: usize = 32 << 10;
@@ -28,6 +32,8 @@ pub struct Inflater {
     /// Nothing was fed since the stream began: it stands at the start of a block.
     is_fresh: bool,
     final_blocks: u32,
+    /// Bytes that the message stands for so far.
+    made: u64,
     /// The room that the last step filled, 0 if it did not.
     filled: usize,
 }
@@ -38,12 +44,13 @@ impl Inflater {
     pub fn new() -> Self {
         // Of the largest size, whatever was agreed: what a message may refer to is bounded by the window
         // that is put in.
-        Self { inflate: Inflate::new(false, 15), is_fresh: true, final_blocks: 0, filled: 0 }
+        Self { inflate: Inflate::new(false, 15), is_fresh: true, final_blocks: 0, made: 0, filled: 0 }
     }
 
     /// Starts on a message that may refer to `window`.
     pub(super) fn begin(&mut self, window: [&[u8]; 2]) -> Result<(), ProtocolError> {
         self.final_blocks = 0;
+        self.made = 0;
         self.filled = 0;
         self.restart(window, &[])
     }
@@ -90,6 +97,7 @@ impl Inflater {
         output.resize(start + room, 0);
         let (count, status) = self.run(input, &mut output[start..]);
         output.truncate(start + count);
+        self.made += count as u64;
         self.filled = if count == room { room } else { 0 };
         if status? == Status::StreamEnd {
             self.end_final_block(window, output)?;
@@ -143,8 +151,10 @@ impl Inflater {
     /// before it: BFINAL ends the stream for DEFLATE, but neither the message nor the window.
     fn end_final_block(&mut self, window: [&[u8]; 2], output: &[u8]) -> Result<(), ProtocolError> {
         self.final_blocks += 1;
-        if self.final_blocks > MAX_FINAL_BLOCKS {
-            return Err(ProtocolError::TooManyFinalBlocks { limit: MAX_FINAL_BLOCKS });
+        let paid = u32::try_from(self.made / PAID_BY).unwrap_or(u32::MAX);
+        let limit = MAX_FINAL_BLOCKS.saturating_add(paid);
+        if self.final_blocks > limit {
+            return Err(ProtocolError::TooManyFinalBlocks { limit });
         }
         self.restart(window, output)
     }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use slab::Slab;
 use tokio::{io::AsyncWrite as _, sync::oneshot};
-use wireline_proto::{CloseFrame, Compress, Connection, Event, Initiator, MessageKind, Role};
+use wireline_proto::{CloseFrame, Compress, Connection, Event, Initiator, MessageKind, ProtocolError, Role};
 
 use super::{
     buffers,
@@ -62,6 +62,8 @@ pub(crate) struct Core {
     pub(super) tells_pings: bool,
     /// Messages found no room while this end was closing, and were dropped.
     has_dropped: bool,
+    /// A message that came in pieces was too big for the application.
+    refused: Option<Box<ProtocolError>>,
     /// The `WebSocket` was dropped: nobody takes messages any more.
     pub(super) is_reader_gone: bool,
     /// The peer sends no more, or the transport failed: it is not read again.
@@ -110,6 +112,7 @@ impl Core {
             is_due: false,
             tells_pings: false,
             has_dropped: false,
+            refused: None,
             is_reader_gone: false,
             is_eof: false,
             is_reading_paused: false,
@@ -153,10 +156,13 @@ impl Core {
     }
 
     fn end_with(&self, outcome: &CloseEvent) -> Result<Option<Received>, RecvError> {
-        if outcome.was_clean && !self.has_dropped {
+        if outcome.was_clean && !self.has_dropped && self.refused.is_none() {
             return Ok(None);
         }
         let mut event = outcome.clone();
+        if let Some(refused) = &self.refused {
+            event.cause.get_or_insert_with(|| CloseCause::Protocol(**refused));
+        }
         if self.has_dropped {
             event.cause.get_or_insert(CloseCause::Unread);
         }
@@ -165,6 +171,14 @@ impl Core {
 
     pub(super) fn has_message(&self) -> bool {
         self.inbox.has_message()
+    }
+
+    /// Fails the connection with 1009, unless it is ending already: the application has no room for the message
+    /// that is received in pieces.
+    pub(super) fn refuse_message(&mut self, received: usize, limit: usize) {
+        self.connection.refuse_message(received, limit, now());
+        let error = ProtocolError::MessageTooBig { announced: received as u64, limit };
+        self.refused.get_or_insert_with(|| Box::new(error));
     }
 
     /// Nobody will take messages any more.
@@ -349,16 +363,28 @@ impl Core {
     #[inline]
     pub(super) fn send(&mut self, message: Outgoing) -> Result<(), SendError> {
         self.connection.lend_buffer(buffers::take_bytes);
-        match message {
+        let sent = match message {
             Outgoing::Message(Message::Text(text), compress) => {
-                self.connection.send_with(MessageKind::Text, text.into(), compress)?;
+                self.connection.send_with(MessageKind::Text, text.into(), compress).map_err(SendError::from)
             }
             Outgoing::Message(Message::Binary(bytes), compress) => {
-                self.connection.send_with(MessageKind::Binary, bytes, compress)?;
+                self.connection.send_with(MessageKind::Binary, bytes, compress).map_err(SendError::from)
             }
-            Outgoing::Prepared(prepared, compress) => self.send_prepared(&prepared, compress)?,
+            Outgoing::Prepared(prepared, compress) => self.send_prepared(&prepared, compress),
+        };
+        if sent.is_err() {
+            self.take_buffer_back();
         }
-        Ok(())
+        sent
+    }
+
+    /// What the thread has lent goes back, unless something is in it.
+    fn take_buffer_back(&mut self) {
+        if self.connection.pending_transmit() == 0
+            && let Some(buffer) = self.connection.reclaim_buffer()
+        {
+            buffers::keep_bytes(buffer);
+        }
     }
 
     fn send_prepared(&mut self, prepared: &Prepared, compress: Compress) -> Result<(), SendError> {
@@ -384,7 +410,15 @@ impl Core {
         fin: bool,
     ) -> Result<(), SendError> {
         self.connection.lend_buffer(buffers::take_bytes);
-        Ok(self.connection.send_piece(kind, payload, fin)?)
+        if let Err(error) = self.connection.send_piece(kind, payload, fin) {
+            self.take_buffer_back();
+            return Err(error.into());
+        }
+        if fin {
+            // Those behind it, unless they have to wait for the peer now.
+            self.wake_senders(true);
+        }
+        Ok(())
     }
 
     /// Queues a Ping whose Pong is told to `answer`.
@@ -410,6 +444,7 @@ impl Core {
         if self.connection.pending_transmit() == 0 && !self.needs_flush {
             return;
         }
+        let was_above = self.is_above_high_water();
         match self.poll_write(cx) {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => {
@@ -419,7 +454,7 @@ impl Core {
             }
             Poll::Ready(Err(error)) => self.handle_transport_error(error),
         }
-        self.wake_senders();
+        self.wake_senders(was_above);
     }
 
     #[inline]
@@ -516,7 +551,7 @@ impl Core {
         if self.connection.is_finished() {
             self.transport = None;
         }
-        self.wake_senders();
+        self.wake_senders(false);
         self.wake_closed();
     }
 
@@ -547,8 +582,11 @@ impl Core {
         self.waiters.get_or_insert_default().flusher = Some(waker.clone());
     }
 
-    pub(super) fn register_closed(&mut self, waker: &Waker, place: &mut Option<usize>) {
+    /// Whether reading, which waited for the application, goes on because of it.
+    pub(super) fn register_closed(&mut self, waker: &Waker, place: &mut Option<usize>) -> bool {
+        let was_paused = self.is_reading_paused && self.is_paused();
         register(&mut self.waiters.get_or_insert_default().closed, waker, place);
+        was_paused && !self.is_paused()
     }
 
     pub(super) fn unregister_closed(&mut self, place: usize) {
@@ -561,8 +599,11 @@ impl Core {
         self.waiters.get_or_insert_default().gone = Some(waker.clone());
     }
 
+    /// Wakes who can go on. Those who wait to send can when `is_changed`: the peer has taken enough, or the
+    /// message under way is finished. If nothing has changed they are let alone, since each of them writes what
+    /// it can when it is woken, and so would wake the others.
     #[inline]
-    fn wake_senders(&mut self) {
+    fn wake_senders(&mut self, is_changed: bool) {
         let is_flushed = self.is_flushed();
         let Some(waiters) = &mut self.waiters else { return };
         if is_flushed && let Some(flusher) = waiters.flusher.take() {
@@ -571,7 +612,8 @@ impl Core {
         if !self.connection.is_open() {
             // Once, since they will find it closed.
             waiters.senders.drain().for_each(Waker::wake);
-        } else if self.connection.pending_transmit() <= self.connection.config().send_high_water {
+        } else if is_changed && self.connection.pending_transmit() <= self.connection.config().send_high_water
+        {
             waiters.senders.iter().for_each(|(_, sender)| sender.wake_by_ref());
         }
     }
