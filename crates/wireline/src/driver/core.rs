@@ -161,7 +161,7 @@ impl Core {
         }
         let mut event = outcome.clone();
         if let Some(refused) = &self.refused {
-            event.cause.get_or_insert_with(|| CloseCause::Protocol(**refused));
+            event.cause.get_or_insert(CloseCause::Protocol(**refused));
         }
         if self.has_dropped {
             event.cause.get_or_insert(CloseCause::Unread);
