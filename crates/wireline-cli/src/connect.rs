@@ -44,6 +44,15 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 
+    /// Go through this proxy: http://, https:// or socks5://, with user:password@ if it wants them. Without it
+    /// the environment's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY decide
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+
+    /// Go through no proxy, whatever the environment says
+    #[arg(long, conflicts_with = "proxy")]
+    no_proxy: bool,
+
     /// Compress every message that shrinks, and tell at the end what was saved. Without it compression is
     /// offered all the same, but messages below 1 KiB are sent as they are
     #[arg(long)]
@@ -99,6 +108,11 @@ async fn open(args: ConnectArgs) -> Result<WebSocket, ConnectError> {
     if let Some(ca) = args.ca {
         connect = connect.tls(ClientTls::with_ca_file(ca)?);
     }
+    if let Some(proxy) = args.proxy {
+        connect = connect.proxy(proxy);
+    } else if args.no_proxy {
+        connect = connect.no_proxy();
+    }
     connect.await
 }
 
@@ -120,7 +134,7 @@ fn describe(totals: Option<DeflateTotals>) -> String {
 /// Why there is no connection, with what the server said.
 fn explain(error: &ConnectError) {
     eprintln!("wireline: {error}");
-    if let ConnectError::Rejected(response) = error {
+    if let ConnectError::Rejected(response) | ConnectError::ProxyRejected { response, .. } = error {
         let body = String::from_utf8_lossy(response.body());
         for line in body.lines().take(20) {
             eprintln!("  {line}");

@@ -1,5 +1,7 @@
 //! The client: from a URL to a connection.
 
+mod dial;
+mod proxy;
 mod target;
 
 use std::{
@@ -20,20 +22,19 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpSocket, TcpStream},
     time::Instant,
 };
 use url::Url;
 use wireline_proto::{Config, handshake::ClientHandshake};
 
-use self::target::Target;
+use self::{dial::dial, proxy::ProxyChoice, target::Target};
 use crate::{
     ClientTls, ConnectError, WebSocket,
     driver::{Link, Opened, spawn_driver},
     entropy,
     request::parse_header,
     server::LONGEST_TIMEOUT,
-    transport::{Transport, unpace},
+    transport::Transport,
 };
 
 /// Bytes of a refusal's body that are kept.
@@ -67,6 +68,7 @@ pub fn connect(url: impl Into<String>) -> Connect {
         tls: None,
         unix_socket: None,
         stream: None,
+        proxy: ProxyChoice::default(),
     }
 }
 
@@ -86,6 +88,7 @@ pub struct Connect {
     tls: Option<ClientTls>,
     unix_socket: Option<PathBuf>,
     stream: Option<Transport>,
+    proxy: ProxyChoice,
 }
 
 impl Connect {
@@ -149,6 +152,29 @@ impl Connect {
         self
     }
 
+    /// Goes through a proxy: `http://` and `https://` by CONNECT, `socks5://`, which resolves the host's name;
+    /// with `user:password@` if it wants them. A proxy over TLS is checked as [`tls`](Self::tls) says.
+    ///
+    /// Without this it is the environment's: `HTTPS_PROXY` for `wss://`, `HTTP_PROXY` for `ws://`, and
+    /// `ALL_PROXY`, where `NO_PROXY` does not name the host. None of them is for this machine's own addresses.
+    ///
+    /// ```no_run
+    /// # async fn example() -> wireline::Result<()> {
+    /// let ws = wireline::connect("wss://example.com/chat").proxy("socks5://me:secret@10.0.0.1:1080").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.proxy = ProxyChoice::Given(url.into());
+        self
+    }
+
+    /// Goes through no proxy, whatever the environment says.
+    pub fn no_proxy(mut self) -> Self {
+        self.proxy = ProxyChoice::None;
+        self
+    }
+
     /// Finds out what is wrong with it before anything is sent: first with the URL, then with the
     /// subprotocols, then with the headers.
     pub(crate) fn check(self) -> Result<Attempt, ConnectError> {
@@ -174,6 +200,7 @@ impl Connect {
             tls: self.tls,
             unix_socket: self.unix_socket,
             stream: self.stream,
+            proxy: self.proxy,
         })
     }
 }
@@ -199,6 +226,7 @@ pub(crate) struct Attempt {
     tls: Option<ClientTls>,
     unix_socket: Option<PathBuf>,
     stream: Option<Transport>,
+    proxy: ProxyChoice,
 }
 
 impl Attempt {
@@ -210,7 +238,7 @@ impl Attempt {
     /// Opens the connection. Dropped early, the attempt ends and the socket is closed.
     pub(crate) async fn run(self) -> Result<WebSocket, ConnectError> {
         let deadline = Instant::now() + self.handshake_timeout;
-        match tokio::time::timeout_at(deadline, self.open()).await {
+        match tokio::time::timeout_at(deadline, self.open(deadline)).await {
             Ok(Ok(Answer::Connection(ws))) => Ok(ws),
             Ok(Ok(Answer::Refusal(response))) => {
                 Err(ConnectError::Rejected(Box::new(keep_body(response, deadline).await)))
@@ -220,13 +248,19 @@ impl Attempt {
         }
     }
 
-    async fn open(self) -> Result<Answer, ConnectError> {
-        let transport = match self.stream {
-            Some(stream) => stream,
-            None => reach(&self.target, self.unix_socket.as_deref()).await?,
+    async fn open(self, deadline: Instant) -> Result<Answer, ConnectError> {
+        let (transport, remote_addr) = match self.stream {
+            Some(stream) => (stream, None),
+            None => {
+                reach(&self.target, self.unix_socket.as_deref(), &self.proxy, self.tls.as_ref(), deadline)
+                    .await?
+            }
         };
-        let remote_addr = transport.remote_addr();
-        let transport = secure(transport, &self.target, self.tls).await?;
+        let transport = if self.target.is_secure {
+            secure(transport, &self.target.host, self.tls.as_ref()).await?
+        } else {
+            transport
+        };
         let response = exchange(transport, self.request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Answer::Refusal(response));
@@ -276,50 +310,45 @@ fn replace_headers(headers: &mut HeaderMap, given: HeaderMap) {
     }
 }
 
-/// Reaches the host, trying each of its addresses.
-async fn reach(target: &Target, unix_socket: Option<&std::path::Path>) -> Result<Transport, ConnectError> {
+/// A byte stream to the host, by way of a proxy if there is one, and the host's address if it is known.
+async fn reach(
+    target: &Target,
+    unix_socket: Option<&std::path::Path>,
+    proxy: &ProxyChoice,
+    tls: Option<&ClientTls>,
+    deadline: Instant,
+) -> Result<(Transport, Option<SocketAddr>), ConnectError> {
     #[cfg(unix)]
     if let Some(path) = unix_socket {
         let stream = tokio::net::UnixStream::connect(path)
             .await
             .map_err(|source| ConnectError::Tcp { address: path.display().to_string(), source })?;
-        return Ok(Transport::Unix(stream));
+        return Ok((Transport::Unix(stream), None));
     }
-    let dns = |source| ConnectError::Dns { host: target.host.clone(), source };
-    let mut addresses = tokio::net::lookup_host((target.host.as_str(), target.port)).await.map_err(dns)?;
-    let mut outcome = Err(std::io::Error::new(std::io::ErrorKind::NotFound, "the host has no address"));
-    while outcome.is_err()
-        && let Some(address) = addresses.next()
-    {
-        outcome = dial(address).await;
+    if let Some(proxy) = proxy.find(target)? {
+        return Ok((proxy.tunnel(target, tls, deadline).await?, None));
     }
-    outcome
-        .map(Transport::Tcp)
-        .map_err(|source| ConnectError::Tcp { address: format!("{}:{}", target.host, target.port), source })
+    let stream = dial(&target.host, target.port).await?;
+    let remote_addr = stream.peer_addr().ok();
+    Ok((Transport::Tcp(stream), remote_addr))
 }
 
-async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_nodelay(true)?;
-    if address.ip().is_loopback() {
-        unpace(&socket);
-    }
-    socket.connect(address).await
-}
-
-/// Does the TLS handshake, if the URL wants one.
+/// Does the TLS handshake with a host.
 async fn secure(
     transport: Transport,
-    target: &Target,
-    tls: Option<ClientTls>,
+    host: &str,
+    tls: Option<&ClientTls>,
 ) -> Result<Transport, ConnectError> {
-    if !target.is_secure {
-        return Ok(transport);
-    }
-    let failed = |source| ConnectError::Tls { host: target.host.clone(), source };
-    let tls = tls.map_or_else(ClientTls::with_system_roots, Ok)?;
-    let name =
-        ServerName::try_from(target.host.clone()).map_err(|error| failed(std::io::Error::other(error)))?;
+    let failed = |source| ConnectError::Tls { host: host.to_owned(), source };
+    let system;
+    let tls = match tls {
+        Some(tls) => tls,
+        None => {
+            system = ClientTls::with_system_roots()?;
+            &system
+        }
+    };
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(std::io::Error::other(error)))?;
     let stream = tls.connector().connect(name, transport).await.map_err(failed)?;
     Ok(Transport::Boxed(Box::new(stream)))
 }

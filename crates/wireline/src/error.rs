@@ -189,6 +189,24 @@ pub enum ConnectError {
         /// What the system said.
         source: io::Error,
     },
+    /// The proxy could not be reached, or does not let through to the host: the fault is on the way, not at the
+    /// host.
+    #[error("the proxy {proxy} does not lead there: {source}")]
+    Proxy {
+        /// The proxy's URL, without user and password.
+        proxy: String,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An HTTP proxy answered CONNECT with another status than 2xx: 407 wants a user and a password, 403 does
+    /// not allow the host or port, 502 and 504 did not reach it.
+    #[error("the proxy {proxy} refused to connect: {}", .response.status())]
+    ProxyRejected {
+        /// The proxy's URL, without user and password.
+        proxy: String,
+        /// Status, headers, and up to 64 KiB of the body.
+        response: Box<http::Response<Bytes>>,
+    },
     /// TLS failed: most often a certificate that is not trusted, expired, or for another name.
     #[error("TLS with {host} failed: {source}")]
     Tls {

@@ -234,7 +234,7 @@ impl Socket {
         self.link.response_headers()
     }
 
-    /// The peer's address; `None` on a Unix socket.
+    /// The peer's address; `None` on a Unix socket, and on a client if a proxy is between.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.link.remote_addr

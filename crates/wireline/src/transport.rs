@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, IoSlice, Read as _, Write as _},
-    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -184,14 +183,6 @@ where
 }
 
 impl Transport {
-    /// The peer's address, where the transport has one.
-    pub(crate) fn remote_addr(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(stream) => stream.peer_addr().ok(),
-            _ => None,
-        }
-    }
-
     /// Whether written bytes may still wait in a buffer of the stream's own.
     pub(crate) fn is_buffered(&self) -> bool {
         matches!(self, Self::Boxed(_))
