@@ -71,7 +71,10 @@ async fn head(stream: &mut BufReader<TcpStream>) -> Vec<String> {
 
 /// A proxy for HTTP's CONNECT that tells what it is asked, answers `answer`, and leads to `target` if that is
 /// a 200.
-async fn http_proxy(answer: &'static str, target: SocketAddr) -> (SocketAddr, mpsc::UnboundedReceiver<Vec<String>>) {
+async fn http_proxy(
+    answer: &'static str,
+    target: SocketAddr,
+) -> (SocketAddr, mpsc::UnboundedReceiver<Vec<String>>) {
     let (tell, told) = mpsc::unbounded_channel();
     let address = proxy(move |mut stream| {
         let tell = tell.clone();
@@ -97,7 +100,10 @@ async fn an_http_proxy_is_asked_for_host_and_port_and_leads_there() {
     assert_eq!(asked[0], "CONNECT server.test:80 HTTP/1.1");
     let has = |header: &str| asked.iter().any(|line| line.eq_ignore_ascii_case(header));
     assert!(has("host: server.test:80"), "{asked:?}");
-    assert!(!asked.iter().any(|line| line.to_ascii_lowercase().starts_with("proxy-authorization")), "{asked:?}");
+    assert!(
+        !asked.iter().any(|line| line.to_ascii_lowercase().starts_with("proxy-authorization")),
+        "{asked:?}"
+    );
 }
 
 #[tokio::test]
@@ -116,7 +122,10 @@ async fn user_and_password_are_for_the_proxy_and_not_for_the_host() {
     let asked = told.recv().await.expect("it was asked");
     assert_eq!(asked[0], "CONNECT server.test:8080 HTTP/1.1");
     // me:p@ss
-    assert!(asked.iter().any(|line| line.eq_ignore_ascii_case("proxy-authorization: Basic bWU6cEBzcw==")), "{asked:?}");
+    assert!(
+        asked.iter().any(|line| line.eq_ignore_ascii_case("proxy-authorization: Basic bWU6cEBzcw==")),
+        "{asked:?}"
+    );
     assert_eq!(see.recv().await.expect("it was asked"), None);
 }
 
@@ -132,7 +141,10 @@ async fn a_proxy_that_refuses_is_named_with_its_whole_answer() {
             assert!(words.contains(&proxy.to_string()) && words.contains("407"), "{words}");
             assert!(!words.contains("secret"), "{words}");
             let ConnectError::ProxyRejected { response, .. } = error else { unreachable!("it is one") };
-            assert_eq!((response.headers()["proxy-authenticate"].as_bytes(), &response.body()[..]), (&b"Basic"[..], &b"who?"[..]));
+            assert_eq!(
+                (response.headers()["proxy-authenticate"].as_bytes(), &response.body()[..]),
+                (&b"Basic"[..], &b"who?"[..])
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -140,7 +152,8 @@ async fn a_proxy_that_refuses_is_named_with_its_whole_answer() {
 
 #[tokio::test]
 async fn a_proxy_that_does_not_do_its_work_is_named() {
-    let unused = TcpListener::bind("127.0.0.1:0").await.expect("a port is free").local_addr().expect("it is bound");
+    let unused =
+        TcpListener::bind("127.0.0.1:0").await.expect("a port is free").local_addr().expect("it is bound");
     let hangs_up = proxy(|stream| async move { drop(stream) }).await;
     let nonsense = proxy(|mut stream| async move {
         stream.read_u8().await.expect("it asks");
@@ -155,7 +168,10 @@ async fn a_proxy_that_does_not_do_its_work_is_named() {
             }
             let connecting = connect("ws://server.test/").proxy(format!("{scheme}://{proxy}"));
             let error = soon(connecting.into_future()).await.expect_err("it leads nowhere");
-            assert!(matches!(&error, ConnectError::Proxy { proxy: named, .. } if *named == format!("{scheme}://{proxy}")), "{error}");
+            assert!(
+                matches!(&error, ConnectError::Proxy { proxy: named, .. } if *named == format!("{scheme}://{proxy}")),
+                "{error}"
+            );
         }
     }
 }
@@ -171,12 +187,18 @@ async fn a_proxy_that_says_nothing_is_a_timeout() {
             .proxy(format!("{scheme}://{mute}"))
             .handshake_timeout(Duration::from_millis(200));
         let error = soon(connecting.into_future()).await.expect_err("it says nothing");
-        assert!(matches!(error, ConnectError::Timeout | ConnectError::Certificates(_)) || scheme == "https", "{error}");
+        assert!(
+            matches!(error, ConnectError::Timeout | ConnectError::Certificates(_)) || scheme == "https",
+            "{error}"
+        );
     }
 }
 
 /// A SOCKS5 proxy that leads to `target`, and tells what it was asked: user and password, host and port.
-async fn socks_proxy(target: SocketAddr, reply: u8) -> (SocketAddr, mpsc::UnboundedReceiver<(String, String)>) {
+async fn socks_proxy(
+    target: SocketAddr,
+    reply: u8,
+) -> (SocketAddr, mpsc::UnboundedReceiver<(String, String)>) {
     let (tell, told) = mpsc::unbounded_channel();
     let address = proxy(move |mut stream| {
         let tell = tell.clone();
@@ -221,7 +243,9 @@ async fn socks_proxy(target: SocketAddr, reply: u8) -> (SocketAddr, mpsc::Unboun
 #[tokio::test]
 async fn a_socks_proxy_resolves_the_name_and_leads_there() {
     let (proxy, mut told) = socks_proxy(echo(), 0).await;
-    for (scheme, user, who) in [("socks5", "", ""), ("socks5h", "", ""), ("socks5", "me:secret@", "me;secret;")] {
+    for (scheme, user, who) in
+        [("socks5", "", ""), ("socks5h", "", ""), ("socks5", "me:secret@", "me;secret;")]
+    {
         let connecting = connect("ws://server.test:8080/").proxy(format!("{scheme}://{user}{proxy}"));
         echoes(soon(connecting.into_future()).await.expect("it leads there")).await;
         assert_eq!(told.recv().await.expect("it was asked"), (who.to_owned(), "server.test:8080".to_owned()));
@@ -256,5 +280,7 @@ async fn what_the_environment_says_is_not_for_this_machine() {
     for url in [format!("ws://{address}/"), format!("ws://localhost:{}/", address.port())] {
         soon(connect(url).into_future()).await.expect("it is reached without a proxy");
     }
-    soon(connect(format!("ws://{address}/")).no_proxy().into_future()).await.expect("it is reached without a proxy");
+    soon(connect(format!("ws://{address}/")).no_proxy().into_future())
+        .await
+        .expect("it is reached without a proxy");
 }
