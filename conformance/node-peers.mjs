@@ -151,6 +151,25 @@ await group("wireline serve", async () => {
   await server.stop();
 });
 
+await group("connect --reconnect", async () => {
+  const first = await serve("node-peers/reconnect-first.log");
+  const client = start("node-peers/reconnect.log", wireline, ["connect", "--reconnect", `ws://127.0.0.1:${first.port}/`]);
+  client.child.stdin.write("one\n");
+  await waitFor(() => client.stdout === "one\n");
+  await first.stop("SIGKILL");
+  client.child.stdin.write("two\n");
+  await waitFor(() => /refused.*trying again/s.test(client.output));
+  const second = await startServer("node-peers/reconnect-second.log", wireline, ["serve", `127.0.0.1:${first.port}`]);
+  await waitFor(() => client.stdout === "one\ntwo\n");
+  checkEqual("connect --reconnect: what was not sent goes out on the next connection", client.stdout, "one\ntwo\n");
+  client.child.stdin.end("three\n");
+  checkEqual("connect --reconnect: it ends with its input", await client.ended, CLEAN);
+  checkEqual("connect --reconnect: everything was echoed", client.stdout, "one\ntwo\nthree\n");
+  await second.stop();
+  const nowhere = await run("node-peers/reconnect-lasting.log", wireline, ["connect", "--reconnect", "ws://127.0.0.1:1:1/"]);
+  checkEqual("connect --reconnect: what stays wrong ends it", nowhere.status, NO_CONNECTION);
+});
+
 // The tutorial's server on wireline, which does not fall over a client that offers nothing.
 for (const [style, program] of Object.entries(styles)) {
   await group(`tutorial server ${style}`, async () => {

@@ -4,11 +4,16 @@ use std::{
     io::{self, BufRead as _, Write as _},
     path::PathBuf,
     process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use wireline::{
-    ClientTls, CloseCode, CloseEvent, Config, ConnectError, Deflate, DeflateTotals, Message, WebSocket,
+    Backoff, ClientTls, CloseCode, CloseEvent, Config, Connect, ConnectError, Deflate, DeflateTotals, Loss,
+    Message, ReconnectError, Socket, WebSocket,
 };
 
 use crate::size;
@@ -53,6 +58,11 @@ pub(crate) struct ConnectArgs {
     #[arg(long, conflicts_with = "proxy")]
     no_proxy: bool,
 
+    /// Connect again after each loss, until the input ends. A line that was not sent goes out on the next
+    /// connection
+    #[arg(long)]
+    reconnect: bool,
+
     /// Compress every message that shrinks, and tell at the end what was saved. Without it compression is
     /// offered all the same, but messages below 1 KiB are sent as they are
     #[arg(long)]
@@ -70,17 +80,50 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
 
 /// Connects, talks, and tells by the exit status how it ended.
 pub(crate) async fn run(args: ConnectArgs) -> ExitCode {
-    let tells_ratio = args.deflate;
-    let mut ws = match open(args).await {
-        Ok(ws) => ws,
-        Err(error) => {
-            explain(&error);
-            return ExitCode::from(3);
-        }
+    let (tells_ratio, reconnects) = (args.deflate, args.reconnect);
+    let connect = match prepare(args) {
+        Ok(connect) => connect,
+        Err(error) => return explain(&error),
     };
+    if !reconnects {
+        return match connect.await {
+            Ok(ws) => converse(ws, &Input::new(), tells_ratio).await,
+            Err(error) => explain(&error),
+        };
+    }
+    let mut connections = connect.reconnect(Backoff::default()).on_loss(|loss, delay| {
+        match loss {
+            // How it ended is told already.
+            Loss::Closed(_) => {}
+            Loss::Failed(error) => eprintln!("{error}"),
+        }
+        eprintln!("trying again in {:.1} s", delay.as_secs_f64());
+    });
+    let input = Input::new();
+    loop {
+        let next = tokio::select! {
+            next = connections.next() => next,
+            _ = tokio::signal::ctrl_c() => return ExitCode::SUCCESS,
+        };
+        let status = match next {
+            Ok(ws) => converse(ws, &input, tells_ratio).await,
+            Err(ReconnectError::Connect(error)) => return explain(&error),
+            Err(error) => {
+                eprintln!("wireline: {error}");
+                return ExitCode::from(1);
+            }
+        };
+        if input.is_over() {
+            return status;
+        }
+    }
+}
+
+/// Talks to its end, and tells how that came.
+async fn converse(mut ws: WebSocket, input: &Arc<Input>, tells_ratio: bool) -> ExitCode {
     let protocol = ws.protocol().map(|name| format!(", subprotocol {name}")).unwrap_or_default();
     eprintln!("connected to {}{protocol}", ws.url().unwrap_or_default());
-    let outcome = talk(&mut ws).await;
+    let outcome = talk(&mut ws, input).await;
     let close = ws.closed().await;
     eprintln!("{close}");
     if tells_ratio {
@@ -96,7 +139,7 @@ pub(crate) async fn run(args: ConnectArgs) -> ExitCode {
     }
 }
 
-async fn open(args: ConnectArgs) -> Result<WebSocket, ConnectError> {
+fn prepare(args: ConnectArgs) -> Result<Connect, ConnectError> {
     let deflate = Deflate::client();
     let deflate = if args.deflate { deflate.threshold(0) } else { deflate };
     let mut connect = wireline::connect(args.url)
@@ -113,7 +156,7 @@ async fn open(args: ConnectArgs) -> Result<WebSocket, ConnectError> {
     } else if args.no_proxy {
         connect = connect.no_proxy();
     }
-    connect.await
+    Ok(connect)
 }
 
 /// What compression made of the messages.
@@ -132,7 +175,7 @@ fn describe(totals: Option<DeflateTotals>) -> String {
 }
 
 /// Why there is no connection, with what the server said.
-fn explain(error: &ConnectError) {
+fn explain(error: &ConnectError) -> ExitCode {
     eprintln!("wireline: {error}");
     if let ConnectError::Rejected(response) | ConnectError::ProxyRejected { response, .. } = error {
         let body = String::from_utf8_lossy(response.body());
@@ -140,26 +183,65 @@ fn explain(error: &ConnectError) {
             eprintln!("  {line}");
         }
     }
+    ExitCode::from(3)
 }
 
-/// Sends lines and prints messages until the connection has ended.
-async fn talk(ws: &mut WebSocket) -> wireline::Result<()> {
-    let mut lines = read_lines();
-    let socket = ws.socket();
-    // A task of its own, so that a server which does not read does not keep messages from being printed.
-    let sending = tokio::spawn(async move {
-        while let Some(line) = lines.recv().await {
+/// The lines of standard input, for one connection after the other.
+struct Input {
+    lines: Mutex<Lines>,
+    /// There are no more, or the user wants to leave.
+    is_over: AtomicBool,
+}
+
+struct Lines {
+    receiver: mpsc::Receiver<String>,
+    /// Read, and perhaps not sent.
+    unsent: Option<String>,
+}
+
+impl Input {
+    fn new() -> Arc<Self> {
+        let lines = Mutex::new(Lines { receiver: read_lines(), unsent: None });
+        Arc::new(Self { lines, is_over: AtomicBool::new(false) })
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends what is read, until there is no more or the connection ends.
+    async fn send_to(&self, socket: &Socket) {
+        let mut lines = self.lines.lock().await;
+        loop {
+            if lines.unsent.is_none() {
+                lines.unsent = lines.receiver.recv().await;
+            }
+            let Some(line) = lines.unsent.clone() else { break };
             if socket.send(line).await.is_err() {
                 return; // `recv` tells how it ended.
             }
+            lines.unsent = None;
         }
+        self.end();
         let _ = socket.close_with(CloseCode::NORMAL, "");
-    });
+    }
+}
+
+/// Sends lines and prints messages until the connection has ended.
+async fn talk(ws: &mut WebSocket, input: &Arc<Input>) -> wireline::Result<()> {
+    let (socket, sender) = (ws.socket(), Arc::clone(input));
+    // A task of its own, so that a server which does not read does not keep messages from being printed.
+    let sending = tokio::spawn(async move { sender.send_to(&socket).await });
     let outcome = loop {
         tokio::select! {
             message = ws.recv() => match message {
                 Ok(Some(message)) => {
                     if let Err(error) = print(&message) {
+                        input.end();
                         ws.close();
                         break Err(error.into());
                     }
@@ -168,6 +250,7 @@ async fn talk(ws: &mut WebSocket) -> wireline::Result<()> {
                 Err(error) => break Err(error.into()),
             },
             _ = tokio::signal::ctrl_c() => {
+                input.end();
                 let _ = ws.close_with(CloseCode::NORMAL, "");
             }
         }

@@ -2,6 +2,7 @@
 
 mod dial;
 mod proxy;
+mod reconnect;
 mod target;
 
 use std::{
@@ -27,6 +28,7 @@ use tokio::{
 use url::Url;
 use wireline_proto::{Config, handshake::ClientHandshake};
 
+pub use self::reconnect::{Backoff, Loss, Reconnect, ReconnectError, reconnect_with};
 use self::{dial::dial, proxy::ProxyChoice, target::Target};
 use crate::{
     ClientTls, ConnectError, WebSocket,
@@ -173,6 +175,23 @@ impl Connect {
     pub fn no_proxy(mut self) -> Self {
         self.proxy = ProxyChoice::None;
         self
+    }
+
+    /// The same again, without a stream, which serves one connection only.
+    fn again(&self) -> Self {
+        let Self { url, protocols, headers, invalid_header, config, handshake_timeout, tls, .. } = self;
+        Self {
+            url: url.clone(),
+            protocols: protocols.clone(),
+            headers: headers.clone(),
+            invalid_header: invalid_header.clone(),
+            config: config.clone(),
+            handshake_timeout: *handshake_timeout,
+            tls: tls.clone(),
+            unix_socket: self.unix_socket.clone(),
+            stream: None,
+            proxy: self.proxy.clone(),
+        }
     }
 
     /// Finds out what is wrong with it before anything is sent: first with the URL, then with the

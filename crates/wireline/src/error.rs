@@ -8,7 +8,7 @@ use wireline_proto::{
     handshake::{InvalidProtocols, ProtocolNotOffered, ResponseError},
 };
 
-use crate::{browser::Exception, close::CloseEvent};
+use crate::{ReconnectError, browser::Exception, close::CloseEvent};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -23,6 +23,9 @@ pub enum Error {
     /// Opening a connection failed.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// There is no further connection.
+    #[error(transparent)]
+    Reconnect(#[from] ReconnectError),
     /// The connection ended without a closing handshake.
     #[error(transparent)]
     Recv(#[from] RecvError),

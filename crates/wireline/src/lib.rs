@@ -1,7 +1,7 @@
 //! WebSocket for Rust, both ends of it: a strict, fast client and server on one connection type.
 //!
 //! - [`Server`] listens; its handler gets a [`Request`], accepts or rejects it, and talks.
-//! - [`connect`] opens a connection.
+//! - [`connect`] opens a connection, [`Connect::reconnect`] one after the other.
 //! - Both give a [`WebSocket`]: `recv().await` for messages, `send().await` to send. Its cheap clones,
 //!   [`Socket`], send from any task.
 //! - The end is told in full by a [`CloseEvent`], with the cause that code 1006 hides.
@@ -73,6 +73,7 @@
 //! | `connect(..)` | the attempt ends, the socket is closed |
 //! | `req.accept()` | the client gets a 500, or loses the connection if it has its 101 |
 //! | `ws.run(..)`, `client.run()` | the connection is closed with 1000, and no handler is told |
+//! | `connections.next()` of a [`Reconnect`] | the attempt ends; how long to wait is kept |
 //! | `handle.shutdown(..)` | what it began goes on, and nothing is cut; called again, it waits for the rest |
 //! | a handler, with its runtime | its connection is aborted |
 //!
@@ -128,7 +129,7 @@ pub use wireline_proto::{
 pub use self::json::JsonError;
 pub use self::{
     byte_stream::ByteStream,
-    client::{Connect, connect},
+    client::{Backoff, Connect, Loss, Reconnect, ReconnectError, connect, reconnect_with},
     close::{CloseCause, CloseEvent},
     cookie::{SameSite, SetCookie},
     error::{AcceptError, ConnectError, Error, RecvError, Result, SendError, SetupError, TlsError},

@@ -181,7 +181,7 @@ impl Socket {
     /// # Cancel safety
     /// Can be dropped and called again.
     pub async fn closed(&self) -> CloseEvent {
-        Closing { link: &self.link, place: None }.await
+        Closing::new(&self.link).await
     }
 
     /// Bytes that were sent and not yet handed to the system, frame headers included.
@@ -283,9 +283,15 @@ impl fmt::Debug for Socket {
 }
 
 /// The future of [`Socket::closed`], with its place among those who wait.
-struct Closing<'s> {
+pub(crate) struct Closing<'s> {
     link: &'s Link,
     place: Option<usize>,
+}
+
+impl<'s> Closing<'s> {
+    pub(crate) fn new(link: &'s Link) -> Self {
+        Self { link, place: None }
+    }
 }
 
 impl Future for Closing<'_> {
