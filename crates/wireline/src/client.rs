@@ -3,6 +3,7 @@
 mod dial;
 mod proxy;
 mod reconnect;
+mod redirect;
 mod target;
 
 use std::{
@@ -71,6 +72,7 @@ pub fn connect(url: impl Into<String>) -> Connect {
         unix_socket: None,
         stream: None,
         proxy: ProxyChoice::default(),
+        redirects: 0,
     }
 }
 
@@ -91,6 +93,7 @@ pub struct Connect {
     unix_socket: Option<PathBuf>,
     stream: Option<Transport>,
     proxy: ProxyChoice,
+    redirects: u8,
 }
 
 impl Connect {
@@ -177,6 +180,17 @@ impl Connect {
         self
     }
 
+    /// Follows up to `most` redirects (RFC 9110 section 15.4), all of them within the
+    /// [handshake timeout](Self::handshake_timeout). By default none is: it is
+    /// [`ConnectError::Rejected`].
+    ///
+    /// None is followed from `wss://` to `ws://`. On another host or port, no header that was set here is sent
+    /// but `Origin`, `User-Agent` and `Accept-Language`, since any could be a secret; subprotocols are.
+    pub fn redirects(mut self, most: u8) -> Self {
+        self.redirects = most;
+        self
+    }
+
     /// The same again, without a stream, which serves one connection only.
     fn again(&self) -> Self {
         let Self { url, protocols, headers, invalid_header, config, handshake_timeout, tls, .. } = self;
@@ -191,6 +205,7 @@ impl Connect {
             unix_socket: self.unix_socket.clone(),
             stream: None,
             proxy: self.proxy.clone(),
+            redirects: self.redirects,
         }
     }
 
@@ -229,7 +244,7 @@ impl IntoFuture for Connect {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { self.check()?.run().await })
+        Box::pin(self.open())
     }
 }
 
