@@ -1,6 +1,7 @@
 //! The client: from a URL to a connection.
 
 mod dial;
+mod http2;
 mod proxy;
 mod reconnect;
 mod redirect;
@@ -17,7 +18,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -37,6 +38,7 @@ use crate::{
     entropy,
     request::parse_header,
     server::LONGEST_TIMEOUT,
+    tls::{HTTP_2, HttpVersions},
     transport::Transport,
 };
 
@@ -73,6 +75,7 @@ pub fn connect(url: impl Into<String>) -> Connect {
         stream: None,
         proxy: ProxyChoice::default(),
         redirects: 0,
+        versions: HttpVersions::default(),
     }
 }
 
@@ -94,6 +97,7 @@ pub struct Connect {
     stream: Option<Transport>,
     proxy: ProxyChoice,
     redirects: u8,
+    versions: HttpVersions,
 }
 
 impl Connect {
@@ -157,6 +161,20 @@ impl Connect {
         self
     }
 
+    /// Opens the WebSocket over HTTP/2 (RFC 8441): with `wss://` as TLS's ALPN has it, with `ws://` by prior
+    /// knowledge. A server that does not speak it, or opens no WebSockets over it, is an error.
+    pub fn http2(mut self) -> Self {
+        self.versions = HttpVersions::Http2;
+        self
+    }
+
+    /// Opens the WebSocket over what the server prefers: HTTP/2, or HTTP/1.1, on a connection of its own if the
+    /// server speaks HTTP/2 but opens no WebSockets over it. With `ws://` it is HTTP/1.1.
+    pub fn http_auto(mut self) -> Self {
+        self.versions = HttpVersions::Auto;
+        self
+    }
+
     /// Goes through a proxy: `http://` and `https://` by CONNECT, `socks5://`, which resolves the host's name;
     /// with `user:password@` if it wants them. A proxy over TLS is checked as [`tls`](Self::tls) says.
     ///
@@ -206,6 +224,7 @@ impl Connect {
             stream: None,
             proxy: self.proxy.clone(),
             redirects: self.redirects,
+            versions: self.versions,
         }
     }
 
@@ -220,21 +239,21 @@ impl Connect {
         if let Some(options) = &self.config.deflate {
             handshake = handshake.offer_deflate(options);
         }
-        let mut request = handshake
+        // Whatever version it will be: what is wrong with it is wrong with all.
+        handshake
             .request(&target.path_and_query, &target.host_header)
             .map_err(|error| ConnectError::Url { url: self.url, reason: error.to_string() })?;
-        target.authorize(request.headers_mut());
-        replace_headers(request.headers_mut(), self.headers);
         Ok(Attempt {
             target,
             handshake,
-            request,
-            config: self.config,
+            headers: self.headers,
+            config: Arc::new(self.config),
             handshake_timeout: self.handshake_timeout,
             tls: self.tls,
             unix_socket: self.unix_socket,
             stream: self.stream,
             proxy: self.proxy,
+            versions: self.versions,
         })
     }
 }
@@ -254,13 +273,14 @@ impl IntoFuture for Connect {
 pub(crate) struct Attempt {
     target: Target,
     handshake: ClientHandshake,
-    request: Request<()>,
-    config: Config,
+    headers: HeaderMap,
+    config: Arc<Config>,
     handshake_timeout: Duration,
     tls: Option<ClientTls>,
     unix_socket: Option<PathBuf>,
     stream: Option<Transport>,
     proxy: ProxyChoice,
+    versions: HttpVersions,
 }
 
 impl Attempt {
@@ -270,7 +290,7 @@ impl Attempt {
     }
 
     /// Opens the connection. Dropped early, the attempt ends and the socket is closed.
-    pub(crate) async fn run(self) -> Result<WebSocket, ConnectError> {
+    pub(crate) async fn run(mut self) -> Result<WebSocket, ConnectError> {
         let deadline = Instant::now() + self.handshake_timeout;
         match tokio::time::timeout_at(deadline, self.open(deadline)).await {
             Ok(Ok(Answer::Connection(ws))) => Ok(ws),
@@ -282,31 +302,56 @@ impl Attempt {
         }
     }
 
-    async fn open(self, deadline: Instant) -> Result<Answer, ConnectError> {
-        let (transport, remote_addr) = match self.stream {
+    async fn open(&mut self, deadline: Instant) -> Result<Answer, ConnectError> {
+        let can_try_again = self.versions == HttpVersions::Auto && self.stream.is_none();
+        if let Some(answer) = self.open_over(self.versions, deadline).await? {
+            return Ok(answer);
+        }
+        if can_try_again && let Some(answer) = self.open_over(HttpVersions::Http1, deadline).await? {
+            return Ok(answer);
+        }
+        Err(ConnectError::Http("the server opens no WebSockets over HTTP/2".into()))
+    }
+
+    /// `None`: the server speaks HTTP/2, and opens no WebSockets over it.
+    async fn open_over(
+        &mut self,
+        versions: HttpVersions,
+        deadline: Instant,
+    ) -> Result<Option<Answer>, ConnectError> {
+        let (transport, remote_addr) = match self.stream.take() {
             Some(stream) => (stream, None),
             None => {
                 reach(&self.target, self.unix_socket.as_deref(), &self.proxy, self.tls.as_ref(), deadline)
                     .await?
             }
         };
-        let transport = if self.target.is_secure {
-            secure(transport, &self.target.host, self.tls.as_ref()).await?
+        let (transport, is_http2) = if self.target.is_secure {
+            secure(transport, &self.target.host, self.tls.as_ref(), versions).await?
         } else {
-            transport
+            (transport, versions == HttpVersions::Http2)
         };
-        let response = exchange(transport, self.request).await?;
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Answer::Refusal(response));
-        }
-        let negotiated = self.handshake.check(&response)?;
+        let request = self.request(is_http2)?;
+        let response = if is_http2 {
+            match http2::exchange(transport, request).await? {
+                Some(response) => response,
+                None => return Ok(None),
+            }
+        } else {
+            exchange(transport, request).await?
+        };
+        let negotiated = match (is_http2, response.status()) {
+            (true, status) if status.is_success() => self.handshake.check_extended_connect(&response)?,
+            (false, StatusCode::SWITCHING_PROTOCOLS) => self.handshake.check(&response)?,
+            _ => return Ok(Some(Answer::Refusal(response))),
+        };
         let response_headers = Some(Box::new(response.headers().clone()));
         let upgraded =
             hyper::upgrade::on(response).await.map_err(|error| ConnectError::Http(error.into()))?;
         let (transport, first_bytes) = Transport::take_back(upgraded);
         let link = Link::new(Opened {
             negotiated,
-            config: Arc::new(self.config),
+            config: Arc::clone(&self.config),
             transport,
             first_bytes,
             url: Some(self.target.public_url().into()),
@@ -316,7 +361,27 @@ impl Attempt {
         });
         let ws = WebSocket::new(Arc::clone(&link));
         spawn_driver(link, None);
-        Ok(Answer::Connection(ws))
+        Ok(Some(Answer::Connection(ws)))
+    }
+
+    fn request(&self, is_http2: bool) -> Result<Request<()>, ConnectError> {
+        let Target { host_header, path_and_query, .. } = &self.target;
+        let mut headers = self.headers.clone();
+        let request = if is_http2 {
+            let host = headers.remove(header::HOST);
+            let authority = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or(host_header);
+            let scheme = if self.target.is_secure { "https" } else { "http" };
+            self.handshake.extended_connect(&format!("{scheme}://{authority}{path_and_query}"))
+        } else {
+            self.handshake.request(path_and_query, host_header)
+        };
+        let mut request = request.map_err(|error| ConnectError::Url {
+            url: self.target.public_url(),
+            reason: error.to_string(),
+        })?;
+        self.target.authorize(request.headers_mut());
+        replace_headers(request.headers_mut(), headers);
+        Ok(request)
     }
 }
 
@@ -367,12 +432,13 @@ async fn reach(
     Ok((Transport::Tcp(stream), remote_addr))
 }
 
-/// Does the TLS handshake with a host.
+/// Does the TLS handshake with a host, and agrees on a version of HTTP: whether it is HTTP/2.
 async fn secure(
     transport: Transport,
     host: &str,
     tls: Option<&ClientTls>,
-) -> Result<Transport, ConnectError> {
+    versions: HttpVersions,
+) -> Result<(Transport, bool), ConnectError> {
     let failed = |source| ConnectError::Tls { host: host.to_owned(), source };
     let system;
     let tls = match tls {
@@ -383,8 +449,12 @@ async fn secure(
         }
     };
     let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(std::io::Error::other(error)))?;
-    let stream = tls.connector().connect(name, transport).await.map_err(failed)?;
-    Ok(Transport::Boxed(Box::new(stream)))
+    let stream = tls.connector(versions).connect(name, transport).await.map_err(failed)?;
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
+    if versions == HttpVersions::Http2 && !is_http2 {
+        return Err(ConnectError::Http("the server does not speak HTTP/2".into()));
+    }
+    Ok((Transport::Boxed(Box::new(stream)), is_http2))
 }
 
 /// Sends the request and gives the response's head.

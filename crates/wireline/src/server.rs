@@ -1,7 +1,7 @@
 //! The server: listens, speaks HTTP until a request asks for a WebSocket, and hands that to a handler.
 
 mod answer;
-mod http1;
+mod http_connection;
 mod listener;
 mod proxy_protocol;
 mod router;
@@ -32,7 +32,7 @@ use self::{
     router::Router,
 };
 use crate::{
-    Body, Prepared, Request, Result, ServerTls, SetupError, Socket,
+    Prepared, Request, Result, ServerTls, SetupError, Socket,
     driver::{Seat, spawn_handler},
     events::Events,
     forwarded::{ForwardedHeader, Peers, TrustedProxies},
@@ -116,6 +116,7 @@ struct Options {
     origins: OriginRule,
     handshake_timeout: Duration,
     tls: Option<ServerTls>,
+    is_cleartext_http2: bool,
     proxy_protocol: Option<Arc<Peers>>,
     trusted_proxies: Option<Arc<TrustedProxies>>,
     router: Router,
@@ -152,6 +153,7 @@ impl Server {
                 origins: OriginRule::default(),
                 handshake_timeout: Duration::from_secs(10),
                 tls: None,
+                is_cleartext_http2: false,
                 proxy_protocol: None,
                 trusted_proxies: None,
                 router: Router::default(),
@@ -320,10 +322,19 @@ impl Server {
         })
     }
 
-    /// Serves `wss://` with this certificate, and no `ws://`.
+    /// Serves `wss://` with this certificate, and no `ws://`: over HTTP/2 (RFC 8441) to clients that want it, over
+    /// HTTP/1.1 to others.
     #[must_use]
     pub fn tls(mut self, tls: ServerTls) -> Self {
         self.options.tls = Some(tls);
+        self
+    }
+
+    /// Speaks HTTP/2 where there is no TLS, by prior knowledge (RFC 9113 section 3.3), and no HTTP/1.1: behind
+    /// a proxy that does. A clone of the server can listen elsewhere for the others.
+    #[must_use]
+    pub fn cleartext_http2(mut self) -> Self {
+        self.options.is_cleartext_http2 = true;
         self
     }
 
@@ -415,7 +426,7 @@ impl Server {
     {
         let Self { options, registry, phase } = self.checked()?;
         let transport = Transport::Boxed(Box::new(stream));
-        http1::serve(transport, remote_addr, Arc::new(options), registry, phase.subscribe()).await;
+        http_connection::serve(transport, remote_addr, Arc::new(options), registry, phase.subscribe()).await;
         Ok(())
     }
 

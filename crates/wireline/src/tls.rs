@@ -10,6 +10,10 @@ use rustls::{
 
 use crate::TlsError;
 
+/// The names of HTTP's versions in ALPN (RFC 9113 section 3.2, RFC 7301 section 6).
+pub(crate) const HTTP_2: &[u8] = b"h2";
+const HTTP_1_1: &[u8] = b"http/1.1";
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
@@ -51,7 +55,7 @@ impl ServerTls {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(certs, key)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()];
         Ok(Self { config: Arc::new(config) })
     }
 
@@ -64,6 +68,16 @@ impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerTls").finish_non_exhaustive()
     }
+}
+
+/// Which versions of HTTP a client speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum HttpVersions {
+    #[default]
+    Http1,
+    Http2,
+    /// What the server chooses.
+    Auto,
 }
 
 /// Which certificates a client trusts. By default those that the system does.
@@ -127,12 +141,20 @@ impl ClientTls {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP_1_1.to_vec()];
         Ok(Self { config: Arc::new(config) })
     }
 
-    pub(crate) fn connector(&self) -> tokio_rustls::TlsConnector {
-        Arc::clone(&self.config).into()
+    /// For a connection that offers these versions of HTTP.
+    pub(crate) fn connector(&self, versions: HttpVersions) -> tokio_rustls::TlsConnector {
+        let names: &[&[u8]] = match versions {
+            HttpVersions::Http1 => return Arc::clone(&self.config).into(),
+            HttpVersions::Http2 => &[HTTP_2],
+            HttpVersions::Auto => &[HTTP_2, HTTP_1_1],
+        };
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
+        Arc::new(config).into()
     }
 }
 

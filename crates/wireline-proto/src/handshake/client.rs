@@ -70,12 +70,26 @@ impl ClientHandshake {
     /// # Errors
     /// When `target` or `host` cannot stand in a request.
     pub fn request(&self, target: &str, host: &str) -> http::Result<Request<()>> {
-        let mut request = Request::get(target)
+        let request = Request::get(target)
             .header(header::HOST, host)
             .header(header::UPGRADE, "websocket")
             .header(header::CONNECTION, "Upgrade")
-            .header(header::SEC_WEBSOCKET_KEY, &self.key)
-            .header(header::SEC_WEBSOCKET_VERSION, "13");
+            .header(header::SEC_WEBSOCKET_KEY, &self.key);
+        self.offer(request)
+    }
+
+    /// The request to send over HTTP/2 or HTTP/3 for `uri`, with scheme (`http` or `https`), authority and path:
+    /// an extended CONNECT (RFC 8441 section 5, RFC 9220). Its `:protocol`, which is `websocket`, is for the one
+    /// who sends it to add.
+    ///
+    /// # Errors
+    /// When `uri` cannot stand in a request.
+    pub fn extended_connect(&self, uri: &str) -> http::Result<Request<()>> {
+        self.offer(Request::connect(uri))
+    }
+
+    fn offer(&self, request: http::request::Builder) -> http::Result<Request<()>> {
+        let mut request = request.header(header::SEC_WEBSOCKET_VERSION, "13");
         if !self.protocols.is_empty() {
             request = request.header(header::SEC_WEBSOCKET_PROTOCOL, self.protocols.join(", "));
         }
@@ -105,6 +119,21 @@ impl ClientHandshake {
             Single::Value(value) if value == accept_value(self.key.as_bytes()).as_bytes() => {}
             _ => return Err(ResponseError::Accept),
         }
+        self.agreed(headers)
+    }
+
+    /// Checks the response to an [extended CONNECT](Self::extended_connect): any 2xx opens the connection.
+    ///
+    /// # Errors
+    /// The first rule of RFC 8441 section 5 that it breaks. The stream must then be reset.
+    pub fn check_extended_connect<B>(&self, response: &Response<B>) -> Result<Negotiated, ResponseError> {
+        if !response.status().is_success() {
+            return Err(ResponseError::Status(response.status()));
+        }
+        self.agreed(response.headers())
+    }
+
+    fn agreed(&self, headers: &HeaderMap) -> Result<Negotiated, ResponseError> {
         let deflate = self.agreed_deflate(headers)?;
         Ok(Negotiated { role: Role::Client, protocol: self.selected_protocol(headers)?, deflate })
     }

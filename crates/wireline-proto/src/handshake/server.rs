@@ -37,7 +37,8 @@ use crate::{Deflate, DeflateParameters, deflate::NAME as PERMESSAGE_DEFLATE};
 /// ```
 #[derive(Debug, Clone)]
 pub struct UpgradeRequest {
-    accept: String,
+    /// `None` for an extended CONNECT, which has no key to answer.
+    accept: Option<String>,
     protocols: Vec<String>,
     /// The client's favourite among its valid offers of permessage-deflate.
     deflate_offer: Option<DeflateParameters>,
@@ -85,11 +86,7 @@ impl UpgradeRequest {
         if !has_token(headers, &header::CONNECTION, "upgrade") {
             return Err(RequestError::Connection);
         }
-        match single(headers, &header::SEC_WEBSOCKET_VERSION) {
-            Single::Value(b"13") => {}
-            Single::Repeated => return Err(RequestError::Repeated(header::SEC_WEBSOCKET_VERSION)),
-            _ => return Err(RequestError::WebSocketVersion),
-        }
+        check_version(headers)?;
         let key = match single(headers, &header::SEC_WEBSOCKET_KEY) {
             Single::Value(key) if is_key(key) => key,
             Single::Repeated => return Err(RequestError::Repeated(header::SEC_WEBSOCKET_KEY)),
@@ -97,7 +94,39 @@ impl UpgradeRequest {
         };
         check_no_body(headers)?;
         Ok(Self {
-            accept: accept_value(key),
+            accept: Some(accept_value(key)),
+            protocols: offered_protocols(headers)?,
+            deflate_offer: deflate_offer(headers)?,
+            deflate: None,
+        })
+    }
+
+    /// Checks an extended CONNECT over HTTP/2 or HTTP/3, whose `:protocol` is `websocket` (RFC 8441 section 5,
+    /// RFC 9220). The authority and the path are those of the request's URI.
+    ///
+    /// # Errors
+    /// The first rule that it breaks; [`RequestError::response`] is the answer to send.
+    pub fn check_extended_connect<B>(request: &Request<B>) -> Result<Self, RequestError> {
+        let headers = request.headers();
+        if request.method() != Method::CONNECT {
+            return Err(RequestError::Method);
+        }
+        if request.version() < Version::HTTP_2 {
+            return Err(RequestError::HttpVersion);
+        }
+        let uri = request.uri();
+        if uri.scheme().is_none() || !uri.path().starts_with('/') {
+            return Err(RequestError::Target);
+        }
+        match uri.authority() {
+            None => return Err(RequestError::HostMissing),
+            Some(authority) if authority.as_str().contains('@') => return Err(RequestError::HostInvalid),
+            Some(_) => {}
+        }
+        check_version(headers)?;
+        check_no_body(headers)?;
+        Ok(Self {
+            accept: None,
             protocols: offered_protocols(headers)?,
             deflate_offer: deflate_offer(headers)?,
             deflate: None,
@@ -125,11 +154,12 @@ impl UpgradeRequest {
     /// When the client did not offer this subprotocol. Names are compared with case (section 4.2.2).
     pub fn accept(self, protocol: Option<&str>) -> Result<(Response<()>, Negotiated), ProtocolNotOffered> {
         let mut response = Response::new(());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        if let Ok(accept) = HeaderValue::try_from(self.accept) {
+        // An extended CONNECT is answered with 200, and without any of this.
+        let is_upgrade = self.accept.is_some();
+        if let Some(Ok(accept)) = self.accept.map(HeaderValue::try_from) {
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         }
         if let Some(protocol) = protocol {
@@ -142,6 +172,9 @@ impl UpgradeRequest {
         }
         if let Some(Ok(value)) = self.deflate.map(|agreed| HeaderValue::try_from(agreed.to_string())) {
             headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, value);
+        }
+        if is_upgrade {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         }
         let protocol = protocol.map(str::to_owned);
         let negotiated = Negotiated { role: Role::Server, protocol, deflate: self.deflate };
@@ -158,6 +191,14 @@ fn check_host(headers: &HeaderMap) -> Result<(), RequestError> {
         },
         Single::Missing => Err(RequestError::HostMissing),
         Single::Repeated => Err(RequestError::Repeated(header::HOST)),
+    }
+}
+
+fn check_version(headers: &HeaderMap) -> Result<(), RequestError> {
+    match single(headers, &header::SEC_WEBSOCKET_VERSION) {
+        Single::Value(b"13") => Ok(()),
+        Single::Repeated => Err(RequestError::Repeated(header::SEC_WEBSOCKET_VERSION)),
+        _ => Err(RequestError::WebSocketVersion),
     }
 }
 

@@ -19,7 +19,7 @@ use tower_service::Service;
 use url::Host;
 
 use super::{dial::dial, exchange, keep_body, secure, target::Target};
-use crate::{ClientTls, ConnectError, transport::Transport};
+use crate::{ClientTls, ConnectError, tls::HttpVersions, transport::Transport};
 
 /// Which proxy to go through.
 #[derive(Debug, Clone, Default)]
@@ -110,8 +110,9 @@ impl Proxy {
         match self.kind {
             Kind::Http => self.connect(transport, target, deadline).await,
             Kind::Https => {
-                let secured = secure(transport, &self.host, tls).await;
-                self.connect(secured.map_err(|error| self.failed(error))?, target, deadline).await
+                let secured = secure(transport, &self.host, tls, HttpVersions::Http1).await;
+                let (transport, _) = secured.map_err(|error| self.failed(error))?;
+                self.connect(transport, target, deadline).await
             }
             Kind::Socks5 => self.greet(transport, target).await,
         }

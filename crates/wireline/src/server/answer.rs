@@ -5,7 +5,7 @@ use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use wireline_proto::handshake::UpgradeRequest;
+use wireline_proto::handshake::{RequestError, UpgradeRequest};
 
 use super::{OnHttp, Options};
 use crate::{
@@ -30,15 +30,27 @@ pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The answer to one request. For a WebSocket it is the handler's.
 pub(super) async fn answer<B: PlainBody>(
-    request: http::Request<B>,
+    mut request: http::Request<B>,
     options: &Options,
     registry: &Arc<Registry>,
     remote_addr: Option<SocketAddr>,
 ) -> Response<Bytes> {
+    if request.version() >= http::Version::HTTP_2 {
+        // There the authority stands in a field of its own (RFC 9113 section 8.3.1).
+        settle_host(&mut request);
+    }
     if let Some(status) = over_limit(&request) {
         status_response(status)
+    } else if let Some(protocol) = extended_connect(&request) {
+        if protocol != "websocket" {
+            // RFC 9220 section 3.
+            return status_response(StatusCode::NOT_IMPLEMENTED);
+        }
+        let checked = UpgradeRequest::check_extended_connect(&request);
+        upgrade(request, checked, options, registry, remote_addr).await
     } else if UpgradeRequest::is_upgrade(&request) {
-        upgrade(request, options, registry, remote_addr).await
+        let checked = UpgradeRequest::check(&request);
+        upgrade(request, checked, options, registry, remote_addr).await
     } else {
         plain(request, options).await
     }
@@ -56,13 +68,20 @@ fn over_limit<B>(request: &http::Request<B>) -> Option<StatusCode> {
     (longest > Some(MAX_LINE)).then_some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
 }
 
+/// What an extended CONNECT is for (RFC 8441 section 4); `None` for any other request.
+fn extended_connect<B>(request: &http::Request<B>) -> Option<&str> {
+    let protocol = request.extensions().get::<hyper::ext::Protocol>()?;
+    (request.method() == Method::CONNECT).then_some(protocol.as_str())
+}
+
 async fn upgrade<B>(
     mut request: http::Request<B>,
+    checked: Result<UpgradeRequest, RequestError>,
     options: &Options,
     registry: &Arc<Registry>,
     remote_addr: Option<SocketAddr>,
 ) -> Response<Bytes> {
-    let checked = match UpgradeRequest::check(&request) {
+    let checked = match checked {
         Ok(checked) => checked,
         Err(error) => {
             tracing::info!(%error, ?remote_addr, "refused a WebSocket request: {}", error.status());

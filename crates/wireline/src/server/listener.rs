@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{Options, Phase, http1};
+use super::{Options, Phase, http_connection};
 use crate::{registry::Registry, transport::Transport};
 
 /// How long to wait when the system has no more descriptors or memory: long enough for some to come
@@ -57,7 +57,7 @@ pub(super) async fn accept_loop(
         };
         match accepted {
             Ok((transport, remote_addr)) => {
-                tokio::spawn(http1::serve(
+                tokio::spawn(http_connection::serve(
                     transport,
                     remote_addr,
                     Arc::clone(&options),

@@ -1,0 +1,174 @@
+//! HTTP until a request asks for a WebSocket: hyper's, 1.1 and 2, with this server's limits.
+
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::watch;
+
+use super::{Options, Phase, Service, proxy_protocol};
+use crate::{registry::Registry, tls, transport::Transport};
+
+/// Header lines.
+const MAX_HEADERS: usize = 128;
+
+/// Bytes of a whole head. Raised, it is memory that a client holds before it has said anything.
+const MAX_HEAD: u32 = 64 << 10;
+
+/// Streams of one HTTP/2 connection at a time: WebSockets and requests.
+const MAX_STREAMS: u32 = 128;
+
+/// Bytes that a client may send on one stream ahead of its application (RFC 9113 section 5.2).
+const STREAM_WINDOW: u32 = 64 << 10;
+
+/// The same for all of a connection's streams: enough for each of them, so that one whose application does
+/// not read does not hold up the others.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
+
+/// After so much silence of an HTTP/2 connection, and so much again after the PING, it is given up.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// What HTTP is spoken on a transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// Serves one transport until it is a WebSocket, which goes on in a task of its own, or the server's
+/// shutdown is over.
+pub(super) async fn serve(
+    transport: Transport,
+    remote_addr: Option<SocketAddr>,
+    options: Arc<Options>,
+    registry: Arc<Registry>,
+    phase: watch::Receiver<Phase>,
+) {
+    let mut until = phase.clone();
+    tokio::select! {
+        () = secure_and_serve(transport, remote_addr, options, registry, phase) => {}
+        Ok(_) = until.wait_for(|phase| *phase >= Phase::Over) => {}
+    }
+}
+
+/// The PROXY protocol and TLS if wanted, then HTTP.
+async fn secure_and_serve(
+    mut transport: Transport,
+    remote_addr: Option<SocketAddr>,
+    options: Arc<Options>,
+    registry: Arc<Registry>,
+    phase: watch::Receiver<Phase>,
+) {
+    let Ok(remote_addr) = introduce(&mut transport, remote_addr, &options).await else { return };
+    let Some((transport, version)) = secure(transport, &options).await else { return };
+    let timeout = options.handshake_timeout;
+    let (io, service) = (TokioIo::new(transport), Service::new(options, registry, remote_addr));
+    let ended = match version {
+        Version::Http1 => {
+            let connection = http1_builder(timeout).serve_connection(io, service).with_upgrades();
+            drive(connection, phase).await
+        }
+        Version::Http2 => drive(http2_builder().serve_connection(io, service), phase).await,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, ?remote_addr, "an HTTP connection ended early");
+    }
+}
+
+fn http1_builder(timeout: Duration) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(timeout)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD as usize);
+    http
+}
+
+/// With WebSockets, by extended CONNECT (RFC 8441).
+fn http2_builder() -> http2::Builder<TokioExecutor> {
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
+        .enable_connect_protocol()
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE);
+    http
+}
+
+/// Where the connection comes from: behind a load balancer, as that says.
+async fn introduce(
+    transport: &mut Transport,
+    remote_addr: Option<SocketAddr>,
+    options: &Options,
+) -> io::Result<Option<SocketAddr>> {
+    let Some(balancers) = &options.proxy_protocol else { return Ok(remote_addr) };
+    let introduced = if balancers.include(remote_addr.map(|addr| addr.ip())) {
+        let header = proxy_protocol::read_source(transport);
+        tokio::time::timeout(options.handshake_timeout, header)
+            .await
+            .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    } else {
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not from one of the load balancers"))
+    };
+    match introduced {
+        Ok(source) => Ok(source.or(remote_addr)),
+        Err(error) => {
+            tracing::info!(%error, ?remote_addr, "refused a connection without its PROXY header");
+            Err(error)
+        }
+    }
+}
+
+/// Does the TLS handshake, if this server has a certificate; by that the client chooses its version of HTTP.
+async fn secure(transport: Transport, options: &Options) -> Option<(Transport, Version)> {
+    let Some(tls) = &options.tls else {
+        let version = if options.is_cleartext_http2 { Version::Http2 } else { Version::Http1 };
+        return Some((transport, version));
+    };
+    let handshake = tls.acceptor().accept(transport);
+    match tokio::time::timeout(options.handshake_timeout, handshake).await {
+        Ok(Ok(stream)) => {
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2);
+            let version = if is_http2 { Version::Http2 } else { Version::Http1 };
+            return Some((Transport::Boxed(Box::new(stream)), version));
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+    None
+}
+
+/// Runs the HTTP connection; when the server stops, it ends after the request at hand.
+async fn drive<C>(connection: C, mut phase: watch::Receiver<Phase>) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>> + GracefulShutdown,
+{
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+/// What hyper's connections can do, for [`drive`] not to spell out their types.
+trait GracefulShutdown {
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+macro_rules! impl_graceful_shutdown {
+    ($connection:ty) => {
+        impl GracefulShutdown for $connection {
+            fn graceful_shutdown(self: Pin<&mut Self>) {
+                Self::graceful_shutdown(self);
+            }
+        }
+    };
+}
+
+type Io = TokioIo<Transport>;
+impl_graceful_shutdown!(http1::UpgradeableConnection<Io, Service>);
+impl_graceful_shutdown!(http2::Connection<Io, Service, TokioExecutor>);
