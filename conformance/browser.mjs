@@ -202,6 +202,8 @@ await group("deflate", async () => {
     const traffic = `${plainBytes} bytes as ${way.sent} there and ${way.received} back`;
     check(`deflate ${name}: smaller`, way.sent > 0 && way.sent < most && way.received < most, traffic);
     await waitFor(() => server.output.includes("closed cleanly by the peer"));
+    // Chromium opens its WebSockets over HTTP/2 where the page came over it, and the server enables that.
+    checkEqual(`deflate ${name}: over HTTP/2`, server.output.includes("opened over HTTP/2: echo"), scheme === "https");
     check(`deflate ${name}: the server was told`, /closed cleanly by the peer, 4001.*"done"/.test(server.output));
     await page.close();
     way.listener.close();

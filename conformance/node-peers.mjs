@@ -4,6 +4,7 @@
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import http2 from "node:http2";
 import https from "node:https";
 import path from "node:path";
 import { isDeepStrictEqual } from "node:util";
@@ -157,8 +158,9 @@ await group("connect --reconnect", async () => {
   client.child.stdin.write("one\n");
   await waitFor(() => client.stdout === "one\n");
   await first.stop("SIGKILL");
-  client.child.stdin.write("two\n");
+  // Before it knows, a line would go out into nothing.
   await waitFor(() => /refused.*trying again/s.test(client.output));
+  client.child.stdin.write("two\n");
   const second = await startServer("node-peers/reconnect-second.log", wireline, ["serve", `127.0.0.1:${first.port}`]);
   await waitFor(() => client.stdout === "one\ntwo\n");
   checkEqual("connect --reconnect: what was not sent goes out on the next connection", client.stdout, "one\ntwo\n");
@@ -230,6 +232,148 @@ async function wsClient(name, url, protocol, options = {}) {
   const [code, reason] = await closed;
   checkEqual(`${name}: close code and reason come back`, [code, reason.toString()], [4001, "done"]);
 }
+
+// --- HTTP/2, both ways (RFC 8441) ------------------------------------------------------------------
+
+// `ws` on a stream of Node's http2, which `ws` itself does not open.
+function onStream(stream, isServer, protocol) {
+  const socket = new WebSocket(null, undefined, { closeTimeout: 30_000 });
+  socket._isServer = isServer;
+  socket._protocol = protocol ?? "";
+  socket.setSocket(stream, Buffer.alloc(0), { maxPayload: 0, skipUTF8Validation: false, allowSynchronousEvents: true });
+  return socket;
+}
+
+async function connectOver(session, path, headers = {}) {
+  const connect = { ":method": "CONNECT", ":protocol": "websocket", ":path": path, "sec-websocket-version": "13" };
+  const request = session.request({ ...connect, ...headers });
+  const [answer] = await once(request, "response");
+  return { request, status: answer[":status"], protocol: answer["sec-websocket-protocol"] };
+}
+
+async function session(origin, options) {
+  const session = http2.connect(origin, options);
+  await once(session, "remoteSettings");
+  return session;
+}
+
+async function echoesOver(name, client, path = "/") {
+  const { request, status, protocol } = await connectOver(client, path, { "sec-websocket-protocol": "chat, echo-protocol" });
+  checkEqual(`${name}: agreed`, [status, protocol], [200, "echo-protocol"]);
+  const socket = onStream(request, false, protocol);
+  const messages = [];
+  socket.on("message", (data, isBinary) => messages.push(isBinary ? data.length : data.toString()));
+  // Node writes a payload apart from its header, and none as an empty DATA frame, of which h2 (the crate) takes
+  // but a hundred on a connection.
+  const sizes = [1, 125, 65536, 1024 * 1024];
+  socket.send("My name is John");
+  for (const size of sizes) socket.send(Buffer.alloc(size, 7));
+  await waitFor(() => messages.length > sizes.length);
+  checkEqual(`${name}: text and binary echoed`, messages, ["My name is John", ...sizes]);
+  const pong = once(socket, "pong");
+  socket.ping("are you there");
+  checkEqual(`${name}: pong`, (await pong)[0].toString(), "are you there");
+  const closed = once(socket, "close");
+  socket.close(4001, "done");
+  const [code, reason] = await closed;
+  checkEqual(`${name}: close code and reason come back`, [code, reason.toString()], [4001, "done"]);
+}
+
+await group("http2 client", async () => {
+  const server = await serve("node-peers/http2.log", "--http2");
+  const client = await session(`http://127.0.0.1:${server.port}`);
+  check("http2 client: the server enables CONNECT", client.remoteSettings.enableConnectProtocol);
+  await echoesOver("http2 client", client);
+  check("http2 client: the log has the version", server.output.includes("opened over HTTP/2: echo"));
+  await Promise.all(Array.from({ length: 20 }, (_, n) => echoesOver(`http2 client, ${n + 1} of 20 on one connection`, client)));
+  for (const [path, headers, status] of [
+    ["/nothing", {}, 404],
+    ["/", { origin: "https://evil.example" }, 403],
+    ["/", { "sec-websocket-version": "8" }, 426],
+    ["/", { ":protocol": "connect-udp" }, 501],
+  ]) {
+    const answer = await connectOver(client, path, headers);
+    checkEqual(`http2 client: ${path} with ${JSON.stringify(headers)}`, answer.status, status);
+    answer.request.close();
+  }
+  const reset = await connectOver(client, "/push");
+  reset.request.close(http2.constants.NGHTTP2_CANCEL);
+  await echoesOver("http2 client, after one was reset", client);
+  const page = client.request({ ":path": "/" });
+  checkEqual("http2 client: the page", (await once(page, "response"))[0][":status"], 200);
+  page.resume();
+  const gone = once(client, "close");
+  const open = await connectOver(client, "/push");
+  const pushed = onStream(open.request, false);
+  const closed = once(pushed, "close");
+  server.child.kill("SIGTERM");
+  checkEqual("http2 client: a server that leaves says 1001", (await closed)[0], 1001);
+  await Promise.race([gone, server.ended]);
+  client.destroy();
+  await server.stop();
+});
+
+await group("http2 server", async () => {
+  const settings = { enableConnectProtocol: true };
+  const { ca, cert, key } = certificates(path.join(reports, "node-peers", "http2-tls"));
+  const tls = { cert: readFileSync(cert), key: readFileSync(key) };
+  const servers = {
+    plain: http2.createServer({ settings }),
+    tls: http2.createSecureServer({ settings, ...tls }),
+    "without CONNECT": http2.createSecureServer({ ...tls, allowHTTP1: true }),
+  };
+  const fallback = new WebSocketServer({ noServer: true });
+  fallback.on("connection", (socket) => socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary })));
+  const seen = {};
+  for (const [name, server] of Object.entries(servers)) {
+    server.on("stream", (stream, headers) => {
+      if (headers[":protocol"] !== "websocket") return stream.respond({ ":status": 404 }, { endStream: true });
+      seen[name] = headers;
+      if (headers[":path"] === "/refused") {
+        stream.respond({ ":status": 401 });
+        return stream.end("who are you?\n");
+      }
+      const protocol = headers["sec-websocket-protocol"]?.split(", ")[0];
+      stream.respond({ ":status": 200, ...(protocol && { "sec-websocket-protocol": protocol }) });
+      const socket = onStream(stream, true, protocol);
+      socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary }));
+      socket.on("close", (code, reason) => (seen[`${name} close`] = [code, reason.toString()]));
+    });
+    server.on("upgrade", (request, socket, head) => {
+      seen[name] = { ":method": request.method };
+      fallback.handleUpgrade(request, socket, head, (opened) => fallback.emit("connection", opened, request));
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+  }
+  const connect = (name, server, scheme, ...args) => {
+    const url = `${scheme}://localhost:${servers[server].address().port}/chat?a=b`;
+    return run(`node-peers/http2-${name}.log`, wireline, ["connect", url, ...args], LINES);
+  };
+  for (const [name, server, scheme, ...args] of [
+    ["prior knowledge", "plain", "ws", "--http2"],
+    ["ALPN", "tls", "wss", "--http2", "--ca", ca],
+    ["auto", "tls", "wss", "--http-auto", "--ca", ca],
+  ]) {
+    const done = await connect(name, server, scheme, ...args, ...ECHO, "-H", "X-Greeting: good day");
+    checkEqual(`http2 server, ${name}: the echo`, [done.status, done.stdout], [CLEAN, LINES]);
+    const { ":method": method, ":path": target, ":protocol": protocol } = seen[server];
+    checkEqual(`http2 server, ${name}: what was asked`, [method, protocol, target], ["CONNECT", "websocket", "/chat?a=b"]);
+    checkEqual(`http2 server, ${name}: headers`, [seen[server]["x-greeting"], seen[server]["sec-websocket-version"]], ["good day", "13"]);
+    check(`http2 server, ${name}: no key, no Connection, no Host`, !["sec-websocket-key", "connection", "upgrade", "host"].some((header) => header in seen[server]));
+    await waitFor(() => seen[`${server} close`]);
+    checkEqual(`http2 server, ${name}: close`, seen[`${server} close`]?.[0], 1000);
+    delete seen[`${server} close`];
+  }
+  const auto = await connect("fallback", "without CONNECT", "wss", "--http-auto", "--ca", ca);
+  checkEqual("http2 server without CONNECT, auto: the echo, over HTTP/1.1", [auto.status, auto.stdout], [CLEAN, LINES]);
+  checkEqual("http2 server without CONNECT, auto: what was asked", seen["without CONNECT"], { ":method": "GET" });
+  const strict = await connect("strict", "without CONNECT", "wss", "--http2", "--ca", ca);
+  checkEqual("http2 server without CONNECT, --http2: no connection", strict.status, NO_CONNECTION);
+  const refused = await run("node-peers/http2-refused.log", wireline, ["connect", `ws://localhost:${servers.plain.address().port}/refused`, "--http2"]);
+  check("http2 server: a refusal is told whole", refused.status === NO_CONNECTION && /401.*who are you/s.test(refused.output));
+  for (const server of Object.values(servers)) server.close();
+});
 
 // --- permessage-deflate, both ways ---------------------------------------------------------------
 

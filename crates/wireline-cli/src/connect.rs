@@ -33,6 +33,7 @@ const LINES_AHEAD: usize = 64;
   2  wrong usage
   3  no connection: refused, no such name, TLS, or not a WebSocket
   4  the connection was lost, or messages were")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct ConnectArgs {
     /// ws:// or wss://
     url: String,
@@ -48,6 +49,14 @@ pub(crate) struct ConnectArgs {
     /// Trust the certificates in this PEM file instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+
+    /// Over HTTP/2: with wss:// by ALPN, with ws:// by prior knowledge
+    #[arg(long)]
+    http2: bool,
+
+    /// Over HTTP/2 or HTTP/1.1, whichever the server prefers
+    #[arg(long, conflicts_with = "http2")]
+    http_auto: bool,
 
     /// Go through this proxy: http://, https:// or socks5://, with user:password@ if it wants them. Without it
     /// the environment's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY decide
@@ -150,6 +159,11 @@ fn prepare(args: ConnectArgs) -> Result<Connect, ConnectError> {
     }
     if let Some(ca) = args.ca {
         connect = connect.tls(ClientTls::with_ca_file(ca)?);
+    }
+    if args.http2 {
+        connect = connect.http2();
+    } else if args.http_auto {
+        connect = connect.http_auto();
     }
     if let Some(proxy) = args.proxy {
         connect = connect.proxy(proxy);

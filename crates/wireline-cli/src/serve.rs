@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration, time::Instant};
 
-use http::StatusCode;
+use http::{StatusCode, Version};
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wireline::{CloseEvent, Config, Deflate, Request, Result, Server, ServerHandle, ServerTls, WebSocket};
@@ -16,6 +16,7 @@ const ECHO_PROTOCOL: &str = "echo-protocol";
 
 /// Serve WebSockets: an echo at /, a clock that is pushed at /push, and a page for browsers.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct ServeArgs {
     /// Where to listen; port 0 takes a free one
     #[arg(default_value = "127.0.0.1:8080")]
@@ -33,6 +34,10 @@ pub(crate) struct ServeArgs {
     /// The certificate's private key (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+
+    /// Speak HTTP/2 without TLS, by prior knowledge, and no HTTP/1.1. With a certificate both are spoken anyhow
+    #[arg(long, conflicts_with = "tls_cert")]
+    http2: bool,
 
     /// The longest message to take; longer ones close their connection with 1009
     #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = size::parse)]
@@ -76,6 +81,9 @@ async fn try_run(args: ServeArgs) -> Result<()> {
     if let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) {
         server = server.tls(ServerTls::from_pem_files(cert, key)?);
         schemes = ("https", "wss");
+    }
+    if args.http2 {
+        server = server.cleartext_http2();
     }
     if !args.origin.is_empty() {
         server = server.origins(args.origin);
@@ -123,7 +131,8 @@ async fn drain(handle: &ServerHandle, signals: &mut Signals) {
 }
 
 async fn handle(request: Request, quiet: bool) -> Result<()> {
-    let log = Log { quiet, peer: request.remote_addr(), opened: Instant::now() };
+    let http = if request.version() == Version::HTTP_2 { " over HTTP/2" } else { "" };
+    let log = Log { quiet, peer: request.remote_addr(), http, opened: Instant::now() };
     match request.path() {
         "/" => {
             let wants_echo = request.protocols().iter().any(|offer| offer == ECHO_PROTOCOL);
@@ -190,6 +199,7 @@ async fn push_clock(ws: &mut WebSocket) -> u64 {
 struct Log {
     quiet: bool,
     peer: Option<SocketAddr>,
+    http: &'static str,
     opened: Instant,
 }
 
@@ -197,7 +207,7 @@ impl Log {
     fn opened(&self, ws: &WebSocket, what: &str) {
         let protocol = ws.protocol().map(|name| format!(", subprotocol {name}")).unwrap_or_default();
         let deflate = if ws.extensions().is_empty() { "" } else { ", compressed" };
-        self.say(format_args!("#{} opened: {what}{protocol}{deflate}", ws.id()));
+        self.say(format_args!("#{} opened{}: {what}{protocol}{deflate}", ws.id(), self.http));
     }
 
     fn closed(&self, close: &CloseEvent, id: u64, messages: u64) {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version, header};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -132,7 +132,13 @@ impl Unanswered {
 }
 
 impl Request {
-    /// Path and query, as they were asked for.
+    /// The version of HTTP that it came in: 1.1, or 2 with an extended CONNECT (RFC 8441).
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.inner.head.version
+    }
+
+    /// Path and query, as they were asked for; with scheme and authority over HTTP/2.
     #[must_use]
     pub fn uri(&self) -> &Uri {
         &self.inner.head.uri

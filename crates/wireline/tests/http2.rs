@@ -257,8 +257,10 @@ async fn a_hundred_websockets_on_one_connection_and_those_that_do_not_read_hold_
     let server = Server::new().cleartext_http2().on_request(|req: Request| async move {
         let path = req.path().to_owned();
         let mut ws = req.accept().await?;
-        while path == "/flood" {
-            ws.send(vec![1; 10_000]).await?;
+        if path == "/flood" {
+            loop {
+                ws.send(vec![1; 10_000]).await?;
+            }
         }
         if path == "/mute" {
             tokio::time::sleep(Duration::from_secs(120)).await;

@@ -68,7 +68,8 @@ async fn secure_and_serve(
             let connection = http1_builder(timeout).serve_connection(io, service).with_upgrades();
             drive(connection, phase).await
         }
-        Version::Http2 => drive(http2_builder().serve_connection(io, service), phase).await,
+        // Boxed, so that the others' tasks are no larger for it.
+        Version::Http2 => Box::pin(drive(http2_builder().serve_connection(io, service), phase)).await,
     };
     if let Err(error) = ended {
         tracing::debug!(%error, ?remote_addr, "an HTTP connection ended early");
