@@ -10,7 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version, header};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header,
+};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -424,6 +426,15 @@ impl IntoFuture for Reject {
             }
         })
     }
+}
+
+/// The `:protocol` of a WebSocket (RFC 8441 section 5).
+pub(crate) const WEBSOCKET: &str = "websocket";
+
+/// What an extended CONNECT is for (RFC 8441 section 4); `None` for any other request.
+pub(crate) fn extended_connect<'e>(method: &Method, extensions: &'e Extensions) -> Option<&'e str> {
+    let protocol = extensions.get::<hyper::ext::Protocol>()?;
+    (*method == Method::CONNECT).then(|| protocol.as_str())
 }
 
 /// The host that a request is for: where the target names one, as those to a proxy do, that one counts, and

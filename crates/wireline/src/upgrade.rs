@@ -19,7 +19,7 @@ use crate::{
     Body, Request, Result, ServerHandle,
     origin::OriginRule,
     registry::Registry,
-    request::{Matched, Unanswered, settle_host},
+    request::{Matched, Unanswered, WEBSOCKET, extended_connect, settle_host},
     response::{shutting_down, text},
     server::start_handler,
 };
@@ -27,11 +27,14 @@ use crate::{
 /// Whether a request asks for a WebSocket, rightly or not: it is for [`upgrade`] then.
 #[must_use]
 pub fn is_upgrade<B>(request: &http::Request<B>) -> bool {
-    UpgradeRequest::is_upgrade(request)
+    extended_connect(request.method(), request.extensions()) == Some(WEBSOCKET)
+        || UpgradeRequest::is_upgrade(request)
 }
 
 /// Takes a request for a WebSocket out of somebody else's HTTP server: hyper's, or any other that has
 /// hyper's [`OnUpgrade`] in its requests, as axum and tonic do.
+///
+/// Over HTTP/2 it takes an extended CONNECT (RFC 8441), which that server must enable.
 ///
 /// What follows is as in a [`Server`](crate::Server): a handler gets a [`Request`], accepts or rejects it, and
 /// talks. Its task is the connection's too, and the socket is taken back from hyper where it can be, so it is
@@ -137,7 +140,10 @@ pub struct Upgrade {
 
 impl Upgrade {
     fn new(mut request: http::Request<()>, extensions: &mut Extensions) -> Result<Self, UpgradeError> {
-        let upgrade = UpgradeRequest::check(&request)?;
+        let upgrade = match extended_connect(request.method(), extensions) {
+            Some(WEBSOCKET) => UpgradeRequest::check_extended_connect(&request)?,
+            _ => UpgradeRequest::check(&request)?,
+        };
         settle_host(&mut request);
         Ok(Self {
             head: request.into_parts().0,

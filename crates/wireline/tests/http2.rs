@@ -411,3 +411,46 @@ async fn a_server_that_speaks_something_else_is_an_error() {
     let error = soon(connect("ws://test.example/").over(theirs).http2().into_future()).await;
     assert!(matches!(error, Err(ConnectError::Timeout)), "{error:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_nothing_is_cut_after_the_handshakes_timeout() {
+    for first_bytes in
+        [&b""[..], b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"]
+    {
+        let (ours, mut theirs) = duplex(1000);
+        let server = echo().handshake_timeout(Duration::from_secs(7));
+        let before = tokio::time::Instant::now();
+        let serving = tokio::spawn(async move { server.serve_stream(ours, None).await });
+        theirs.write_all(first_bytes).await.expect("it is read");
+        soon(serving).await.expect("no panic").expect("nothing is wrong with it");
+        assert_eq!(before.elapsed(), Duration::from_secs(7));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_of_hypers_that_enables_it_has_the_same_door() {
+    let (ours, theirs) = duplex(1 << 16);
+    let service = service_fn(|mut request: HttpRequest<hyper::body::Incoming>| async move {
+        assert!(wireline::is_upgrade(&request));
+        let upgrade = wireline::upgrade(&mut request).expect("it is right");
+        let response = upgrade.on_request(|req| async move {
+            assert_eq!(
+                (req.version(), req.host(), req.path()),
+                (http::Version::HTTP_2, "test.example", "/chat")
+            );
+            let mut ws = req.accept().await?;
+            while let Some(message) = ws.recv().await? {
+                ws.send(message).await?;
+            }
+            Ok(())
+        });
+        Ok::<_, Infallible>(response.await)
+    });
+    let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    http.enable_connect_protocol();
+    tokio::spawn(http.serve_connection(TokioIo::new(ours), service));
+    let mut ws = open(connect("ws://test.example/chat").over(theirs).http2()).await;
+    echoes(&mut ws).await;
+    ws.close();
+    assert_eq!(soon(ws.recv()).await.expect("it is clean"), None);
+}

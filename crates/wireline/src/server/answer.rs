@@ -11,7 +11,7 @@ use super::{OnHttp, Options};
 use crate::{
     events::poll_catching,
     registry::Registry,
-    request::{Unanswered, settle_host},
+    request::{Unanswered, WEBSOCKET, extended_connect, settle_host},
     response::{shutting_down, status_response},
 };
 
@@ -41,8 +41,8 @@ pub(super) async fn answer<B: PlainBody>(
     }
     if let Some(status) = over_limit(&request) {
         status_response(status)
-    } else if let Some(protocol) = extended_connect(&request) {
-        if protocol != "websocket" {
+    } else if let Some(protocol) = extended_connect(request.method(), request.extensions()) {
+        if protocol != WEBSOCKET {
             // RFC 9220 section 3.
             return status_response(StatusCode::NOT_IMPLEMENTED);
         }
@@ -66,12 +66,6 @@ fn over_limit<B>(request: &http::Request<B>) -> Option<StatusCode> {
     }
     let longest = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).max();
     (longest > Some(MAX_LINE)).then_some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
-}
-
-/// What an extended CONNECT is for (RFC 8441 section 4); `None` for any other request.
-fn extended_connect<B>(request: &http::Request<B>) -> Option<&str> {
-    let protocol = request.extensions().get::<hyper::ext::Protocol>()?;
-    (request.method() == Method::CONNECT).then_some(protocol.as_str())
 }
 
 async fn upgrade<B>(

@@ -1,8 +1,20 @@
 //! HTTP until a request asks for a WebSocket: hyper's, 1.1 and 2, with this server's limits.
 
-use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use hyper::server::conn::{http1, http2};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::watch;
 
@@ -69,10 +81,59 @@ async fn secure_and_serve(
             drive(connection, phase).await
         }
         // Boxed, so that the others' tasks are no larger for it.
-        Version::Http2 => Box::pin(drive(http2_builder().serve_connection(io, service), phase)).await,
+        Version::Http2 => {
+            let (service, begun) = Begun::watch(service);
+            let connection = http2_builder().serve_connection(io, service);
+            Box::pin(async move {
+                tokio::select! {
+                    ended = drive(connection, phase) => ended,
+                    // hyper has a timeout for this in HTTP/1.1 only.
+                    () = begun.missed(timeout) => Ok(()),
+                }
+            })
+            .await
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, ?remote_addr, "an HTTP connection ended early");
+    }
+}
+
+/// A service that notes its first request.
+#[derive(Clone)]
+struct Begun {
+    service: Service,
+    has_begun: Arc<AtomicBool>,
+}
+
+/// Whether the first request has come.
+struct HasBegun(Arc<AtomicBool>);
+
+impl Begun {
+    fn watch(service: Service) -> (Self, HasBegun) {
+        let has_begun = Arc::<AtomicBool>::default();
+        (Self { service, has_begun: Arc::clone(&has_begun) }, HasBegun(has_begun))
+    }
+}
+
+impl HasBegun {
+    /// Is ready if no request has come after `timeout`, and never otherwise.
+    async fn missed(self, timeout: Duration) {
+        tokio::time::sleep(timeout).await;
+        if self.0.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl hyper::service::Service<http::Request<Incoming>> for Begun {
+    type Response = <Service as hyper::service::Service<http::Request<Incoming>>>::Response;
+    type Error = <Service as hyper::service::Service<http::Request<Incoming>>>::Error;
+    type Future = <Service as hyper::service::Service<http::Request<Incoming>>>::Future;
+
+    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+        self.has_begun.store(true, Ordering::Relaxed);
+        hyper::service::Service::call(&self.service, request)
     }
 }
 
@@ -172,4 +233,4 @@ macro_rules! impl_graceful_shutdown {
 
 type Io = TokioIo<Transport>;
 impl_graceful_shutdown!(http1::UpgradeableConnection<Io, Service>);
-impl_graceful_shutdown!(http2::Connection<Io, Service, TokioExecutor>);
+impl_graceful_shutdown!(http2::Connection<Io, Begun, TokioExecutor>);
