@@ -27,7 +27,8 @@ const MAX_WRITE: usize = 64 << 10;
 /// - Writing waits while more than the high-water mark (64 KiB) is unsent; reading holds up a peer that sends
 ///   faster, behind a read-ahead of 64 KiB.
 /// - `flush` is done when everything was handed to the system.
-/// - `shutdown` begins the closing handshake behind all that was written. WebSocket has no half-closed state:
+/// - `shutdown` begins the closing handshake behind all that was written, and is an error if the connection ends
+///   before that is out. WebSocket has no half-closed state:
 ///   the peer can send until it answers, and what it sent by then can still be read.
 /// - The end of the file is the end of a closing handshake. A connection that was lost is the error
 ///   [`UnexpectedEof`](io::ErrorKind::UnexpectedEof).
@@ -98,6 +99,7 @@ impl AsyncWrite for ByteStream {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        ready!(ws.poll_held(cx)).map_err(broken_pipe)?;
         let link = ws.link();
         // Nothing is copied before there is room for it.
         ready!(link.poll_send(cx, &mut None, place)).map_err(broken_pipe)?;
@@ -107,16 +109,21 @@ impl AsyncWrite for ByteStream {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.ws.poll_held(cx)).map_err(broken_pipe)?;
         self.ws.link().poll_flushed(cx).map_err(broken_pipe)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.ws.poll_held(cx)).map_err(broken_pipe)?;
         let link = self.ws.link();
         // Without effect the second time.
         link.close(CloseFrame::new(CloseCode::NORMAL, "").ok().as_ref());
-        // A connection that is over has nothing to wait for.
-        link.poll_flushed(cx).map(|_| Ok(()))
+        match ready!(link.poll_flushed(cx)) {
+            // Over before all was out: only after a closing handshake can that be everything.
+            Err(error) if !link.was_clean() => Poll::Ready(Err(broken_pipe(error))),
+            _ => Poll::Ready(Ok(())),
+        }
     }
 }
 

@@ -202,7 +202,7 @@ impl Connect {
     /// [handshake timeout](Self::handshake_timeout). By default none is: it is
     /// [`ConnectError::Rejected`].
     ///
-    /// None is followed from `wss://` to `ws://`. On another host or port, no header that was set here is sent
+    /// None is followed from `wss://` to `ws://`, and none with a stream of its own ([`over`](Self::over)). On another host or port, no header that was set here is sent
     /// but `Origin`, `User-Agent` and `Accept-Language`, since any could be a secret; subprotocols are.
     pub fn redirects(mut self, most: u8) -> Self {
         self.redirects = most;

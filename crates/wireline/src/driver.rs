@@ -672,9 +672,12 @@ impl Seat {
         }
     }
 
-    /// The request was answered in the handler's place: no connection is to come.
+    /// The client has another answer, or is gone: no connection is to come.
     pub(crate) fn vacate(&self) {
-        *self.lock() = SeatState::Left;
+        let mut state = self.lock();
+        if matches!(*state, SeatState::Vacant(..) | SeatState::Orphaned(_)) {
+            *state = SeatState::Left;
+        }
     }
 
     /// The handler has ended without accepting.

@@ -27,7 +27,8 @@ impl Message {
     /// A text message with this value as JSON. With the feature `json`.
     ///
     /// # Errors
-    /// When the value has no JSON, such as a map whose keys are no strings.
+    /// When the value has no JSON, such as a map whose keys are no strings. A number that is none (NaN, infinity)
+    /// becomes `null`, as `serde_json` has it.
     pub fn from_json<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Self> {
         serde_json::to_string(value).map(Self::from)
     }

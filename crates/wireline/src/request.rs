@@ -110,26 +110,44 @@ impl Unanswered {
         let (answer, mut answered) = oneshot::channel();
         let closing = registration.as_ref().map_or_else(CancellationToken::new, Registration::closing);
         let seat = Seat::new(registration);
-        let (taken, upgraded) = (Arc::clone(&seat), on_upgrade.clone());
+        let mut unclaimed = Unclaimed(Some(Arc::clone(&seat)));
+        let upgraded = on_upgrade.clone();
         let channel =
             Channel { answer, on_upgrade, seat: Arc::clone(&seat), config, events, remote_addr, client_ip };
         on_request(Request { inner: Box::new(Inner { head, upgrade, matched, channel }) }, seat);
-        tokio::select! {
+        let answer = tokio::select! {
             biased;
-            answer = &mut answered => return answer.unwrap_or_else(|_| {
-                tracing::warn!(?remote_addr, "a handler neither accepted nor rejected its request");
-                status_response(StatusCode::INTERNAL_SERVER_ERROR)
-            }),
-            () = closing.cancelled() => {}
+            answer = &mut answered => answer,
+            () = closing.cancelled() => {
+                // Whoever answers from now on is told that the client is gone.
+                answered.close();
+                let Ok(answer) = answered.try_recv() else {
+                    // After any answer hyper keeps the transport for the request's owner, who may keep it for
+                    // long.
+                    tokio::spawn(async { drop(upgraded.await) });
+                    return shutting_down();
+                };
+                Ok(answer)
+            }
+        };
+        if let Ok(answer) = answer {
+            unclaimed.0 = None;
+            return answer;
         }
-        // Whoever answers from now on is told that the client is gone.
-        answered.close();
-        answered.try_recv().unwrap_or_else(|_| {
-            taken.vacate();
-            // After any answer hyper keeps the transport for the request's owner, who may keep it for long.
-            tokio::spawn(async { drop(upgraded.await) });
-            shutting_down()
-        })
+        tracing::warn!(?remote_addr, "a handler neither accepted nor rejected its request");
+        status_response(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+/// A request that its handler has not answered. If that comes to nothing, be it that the client has left, the
+/// server does not wait for it any longer.
+struct Unclaimed(Option<Arc<Seat>>);
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(seat) = &self.0 {
+            seat.vacate();
+        }
     }
 }
 
@@ -311,7 +329,8 @@ impl Accept {
     }
 
     /// Accepts, and has the server's handlers (`on_open`, `on_message` and so on) called until the
-    /// connection is over: event style. `Ok`: the closing handshake completed, whatever its code.
+    /// connection is over: event style. `Ok`: the closing handshake completed, whatever its code. A request of
+    /// [`upgrade`](crate::upgrade) has no such handlers, so that messages would be dropped.
     ///
     /// # Errors
     /// The request could not be accepted. Or the connection ended without a closing handshake, or a handler

@@ -431,7 +431,8 @@ impl Server {
     }
 
     /// Makes it a service for other people's HTTP servers, where it answers as it would itself, with its
-    /// routes, its origin rule, its handlers. The [handle](Self::handle) speaks to these connections, too, and
+    /// routes, its origin rule, its handlers. Where that server takes a prefix off the path, as axum's
+    /// `nest_service` does, the routes see the rest. The [handle](Self::handle) speaks to these connections, too, and
     /// a shutdown closes them.
     ///
     /// ```no_run

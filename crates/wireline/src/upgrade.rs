@@ -259,8 +259,9 @@ pub enum UpgradeError {
     /// The client's fault: it breaks a rule of the opening handshake.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// The application's fault: hyper has to serve its connections with `with_upgrades`, and nobody may take
-    /// the upgrade out of the request before.
+    /// The application's fault: the HTTP server is not hyper's, or somebody has taken the upgrade out of the
+    /// request before. (A connection of hyper's that is served without `with_upgrades` shows only later:
+    /// accepting is [`AcceptError::ClientGone`](crate::AcceptError::ClientGone) then.)
     #[error("the HTTP server does not hand out its connections")]
     NotUpgradable,
 }

@@ -213,7 +213,8 @@ impl Stream for WebSocket {
     }
 }
 
-/// Sends with the same backpressure as [`Socket::send`]; `poll_close` starts the closing handshake.
+/// Sends with the same backpressure as [`Socket::send`]. `poll_close` starts the closing handshake, and is an
+/// error if that does not complete.
 impl Sink<Message> for WebSocket {
     type Error = SendError;
 
@@ -227,7 +228,7 @@ impl Sink<Message> for WebSocket {
         let this = self.get_mut();
         let message = Outgoing::from(message);
         if this.link().is_message_under_way() {
-            // Begun since this was ready, which is a promise.
+            // Begun since this was ready, which is a promise. The sink's next step sends it.
             this.sink.get_or_insert_default().held = Some(message);
             return Ok(());
         }
@@ -243,7 +244,8 @@ impl Sink<Message> for WebSocket {
         ready!(self.poll_held(cx))?;
         self.socket.close();
         let this = self.get_mut();
-        this.socket.link().poll_closed(cx, &mut this.sink.get_or_insert_default().closed).map(|_| Ok(()))
+        let closed = this.socket.link().poll_closed(cx, &mut this.sink.get_or_insert_default().closed);
+        closed.map(|event| if event.was_clean { Ok(()) } else { Err(SendError::Closed) })
     }
 }
 
@@ -265,7 +267,7 @@ impl Future for RecvMessage<'_> {
 
 impl WebSocket {
     /// Sends what [`start_send`](Sink::start_send) could not.
-    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+    pub(crate) fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         match &mut self.sink {
             Some(sink) if sink.held.is_some() => {
                 self.socket.link().poll_send(cx, &mut sink.held, &mut sink.send)

@@ -236,3 +236,35 @@ async fn a_sink_that_was_ready_takes_a_message_whatever_began_since() {
     assert_eq!(heard, [Message::from("three"), Message::from("four")]);
     assert_eq!(client.ready_state(), ReadyState::Closed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_that_could_not_send_everything_is_an_error() {
+    let network = Network::new();
+    let (client, _server) = network.pair(Config::client(), Config::server()).await;
+    let mut pipe = client.into_io();
+    network.stall();
+    pipe.write_all(&[7; 120_000]).await.expect("it is open");
+    let error = pipe.shutdown().await.expect_err("nobody took it");
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+
+    network.resume();
+    let (mut client, _server) = network.pair(Config::client(), Config::server()).await;
+    network.stall();
+    SinkExt::send(&mut client, Message::from("lost")).await.expect("it is on its way");
+    SinkExt::close(&mut client).await.expect_err("nobody answered");
+}
+
+#[tokio::test]
+async fn a_message_that_a_sink_holds_goes_out_with_what_the_pipe_writes() {
+    let (mut client, mut server) = pair().await;
+    let mut writer = client.socket().message_writer(MessageKind::Text);
+    std::future::poll_fn(|cx| client.poll_ready_unpin(cx)).await.expect("it is open");
+    writer.write_piece("one").await.expect("it is open");
+    client.start_send_unpin(Message::from("two")).expect("it was ready");
+    writer.finish().await.expect("it is open");
+    let mut pipe = client.into_io();
+    pipe.write_all(b"three").await.expect("it is open");
+    for message in [Message::from("one"), Message::from("two"), Message::from(&b"three"[..])] {
+        assert_eq!(soon(server.recv()).await.expect("no loss"), Some(message));
+    }
+}

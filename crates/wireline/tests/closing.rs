@@ -647,3 +647,21 @@ async fn who_waits_for_the_end_with_a_full_read_ahead_sees_a_close_frame_that_ca
     assert_clean(&soon(ws.closed()).await, 1005, "", Initiator::User);
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_left_before_its_handler_has_answered_is_not_waited_for() {
+    let (server, mut requests) = giving_requests();
+    let (addr, handle) = listen(&server);
+    let mut peer = RawPeer::dial(addr);
+    peer.send_bytes(&RawPeer::request_head(""));
+    let request = soon(requests.recv()).await.expect("it came");
+    assert_eq!(handle.pending(), 1);
+    drop(peer);
+    soon(emptied(&handle)).await;
+    let start = Instant::now();
+    let drained = soon(handle.shutdown(Duration::from_secs(5))).await;
+    assert_eq!((drained.connections, drained.cut), (0, 0));
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    let late = soon(request.accept().into_future()).await;
+    assert!(matches!(late, Err(AcceptError::ClientGone(_))), "{late:?}");
+}

@@ -173,3 +173,62 @@ async fn a_servers_shutdown_is_tested_with_its_grace() {
     assert_eq!((drained.connections, drained.cut, before.elapsed()), (1, 1, Duration::from_secs(3)));
     drop(ws);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_leaves_during_a_stall_is_not_noticed_before_its_end() {
+    let network = Network::new();
+    let (client, mut server) = network.pair(Config::client(), Config::server()).await;
+    network.stall();
+    client.abort();
+    drop(client);
+    server.send("into nothing").await.expect("nobody knows");
+    let error = soon(server.recv()).await.expect_err("keepalive finds out");
+    assert!(matches!(error.close_event().cause, Some(CloseCause::PingTimeout)), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_before_an_end_left_arrives_though_the_other_end_writes() {
+    let network = Network::new();
+    network.set_latency(Duration::from_millis(100));
+    let (client, mut server) = network.pair(Config::client(), Config::server()).await;
+    client.send("goodbye").await.expect("it is open");
+    tokio::task::yield_now().await;
+    client.abort();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    server.send("are you there").await.expect("nobody knows yet");
+    assert_eq!(soon(server.recv()).await.expect("it was sent"), Some(Message::from("goodbye")));
+    soon(server.recv()).await.expect_err("it was no closing handshake");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stall_that_ends_wakes_who_waits() {
+    let network = Network::new();
+    let (mut client, server) = network.pair(Config::client(), Config::server()).await;
+    let network_of_another = network.clone();
+    let stalling = tokio::spawn(async move {
+        for n in 0..3000_u32 {
+            network_of_another.stall();
+            server.send(n.to_string()).await.expect("it is open");
+            tokio::task::yield_now().await;
+            network_of_another.resume();
+        }
+        server
+    });
+    for n in 0..3000_u32 {
+        let received = tokio::time::timeout(Duration::from_secs(5), client.recv()).await;
+        assert_eq!(received.expect("it is woken").expect("no loss"), Some(Message::from(n.to_string())));
+    }
+    stalling.await.expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_redirect_leads_out_of_memory() {
+    let server = Server::new().on_request(|req: Request| async move {
+        req.reject(http::StatusCode::FOUND).header("Location", "ws://127.0.0.1:9/").await
+    });
+    let connecting = testing::connect(&server, "ws://test.example/").redirects(3);
+    match soon(connecting.into_future()).await {
+        Err(ConnectError::Rejected(response)) => assert_eq!(response.status(), 302),
+        other => panic!("{other:?}"),
+    }
+}

@@ -12,7 +12,9 @@ impl Connect {
     pub(super) async fn open(mut self) -> Result<WebSocket, ConnectError> {
         let deadline = Instant::now() + self.handshake_timeout;
         loop {
-            let next = (self.redirects > 0).then(|| self.again());
+            // A stream that was given leads to one place.
+            let can_follow = self.redirects > 0 && self.stream.is_none();
+            let next = can_follow.then(|| self.again());
             let error = match self.check()?.run().await {
                 Err(ConnectError::Rejected(response)) => {
                     match next.and_then(|next| next.redirected(&response)) {

@@ -30,6 +30,7 @@ const CAPACITY: usize = 64 << 10;
 /// Where clients seem to come from: addresses for documentation (RFC 5737), ports that systems give out.
 const CLIENTS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const FIRST_PORT: u16 = 49152;
+const PORTS: u16 = 16384;
 
 /// A network in memory, which connects clients to servers. Its clones are the same network; faults are for
 /// all connections on it. See [`testing`](crate::testing).
@@ -61,13 +62,13 @@ impl Network {
 
     /// A client that is to be connected to `server`: set what else it needs, and await it. The URL's host and
     /// port are not looked at; with `wss://` it does TLS, which the server then has to expect. The server sees
-    /// an address of 192.0.2.1, with another port for each connection.
+    /// an address of 192.0.2.1, with another port for each of 16,384 connections.
     ///
     /// # Panics
     /// Outside a tokio runtime, on which the server's side is served.
     pub fn connect(&self, server: &Server, url: impl Into<String>) -> Connect {
         let (ours, theirs) = self.stream();
-        let port = FIRST_PORT.saturating_add(self.shared.next_client.fetch_add(1, Ordering::Relaxed));
+        let port = FIRST_PORT + self.shared.next_client.fetch_add(1, Ordering::Relaxed) % PORTS;
         let (server, from) = (server.clone(), SocketAddr::from((CLIENTS, port)));
         tokio::spawn(async move {
             if let Err(mistake) = server.serve_stream(theirs, Some(from)).await {
@@ -147,6 +148,7 @@ impl Network {
             incoming: Arc::clone(incoming),
             outgoing: Arc::clone(outgoing),
             arrival: None,
+            departure: None,
         };
         (end(&back, &there), end(&there, &back))
     }
@@ -175,7 +177,8 @@ struct Wire {
     /// When the writer shut its side.
     end: Option<Instant>,
     is_reset: bool,
-    is_reader_gone: bool,
+    /// When the writer learns that nobody reads any more.
+    reader_gone: Option<Instant>,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -204,6 +207,8 @@ struct End {
     outgoing: Arc<Mutex<Wire>>,
     /// Waits for what is on its way.
     arrival: Option<Pin<Box<Sleep>>>,
+    /// Waits for the news that nobody reads any more.
+    departure: Option<Pin<Box<Sleep>>>,
 }
 
 impl AsyncRead for End {
@@ -213,12 +218,13 @@ impl AsyncRead for End {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let is_stalled = this.network.lock().is_stalled;
         let mut wire = lock(&this.incoming);
         if wire.is_reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         wire.reader = Some(cx.waker().clone());
+        // Not before, so that who ends the stall sees who waits.
+        let is_stalled = this.network.lock().is_stalled;
         let arrival = wire.next_arrival().filter(|_| !is_stalled);
         let Some(arrival) = arrival else { return Poll::Pending };
         if arrival > Instant::now() {
@@ -243,18 +249,33 @@ impl AsyncRead for End {
 }
 
 impl AsyncWrite for End {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let latency = self.network.lock().latency;
-        let mut wire = lock(&self.outgoing);
-        if wire.is_reset || wire.is_reader_gone {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let this = &mut *self;
+        let mut wire = lock(&this.outgoing);
+        wire.writer = Some(cx.waker().clone());
+        let (latency, is_stalled) = {
+            let conditions = this.network.lock();
+            (conditions.latency, conditions.is_stalled)
+        };
+        let gone = wire.reader_gone.filter(|_| !is_stalled);
+        if wire.is_reset || gone.is_some_and(|gone| gone <= Instant::now()) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         if wire.end.is_some() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let count = buf.len().min(CAPACITY - wire.bytes);
-        if count == 0 && !buf.is_empty() {
-            wire.writer = Some(cx.waker().clone());
+        if count == 0 {
+            if let Some(gone) = gone {
+                let mut sleep = Box::pin(sleep_until(gone));
+                if sleep.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                }
+                this.departure = Some(sleep);
+            }
             return Poll::Pending;
         }
         wire.in_flight.push_back((Instant::now() + latency, Bytes::copy_from_slice(&buf[..count])));
@@ -289,8 +310,9 @@ impl End {
 impl Drop for End {
     fn drop(&mut self) {
         self.shut_down();
+        let latency = self.network.lock().latency;
         let mut wire = lock(&self.incoming);
-        wire.is_reader_gone = true;
+        wire.reader_gone = Some(Instant::now() + latency);
         wire.wake();
     }
 }

@@ -35,10 +35,13 @@ pub(crate) async fn client(url: &str) -> wireline::Result<u64> {
             Ok(Some(Message::Text(text))) => received += text.len() as u64,
             Ok(Some(Message::Binary(bytes))) => received += bytes.len() as u64,
             Ok(None) => break, // the closing handshake completed
-            Err(lost) => match &lost.close_event().cause {
-                Some(CloseCause::PingTimeout) => println!("the peer is gone"),
-                _ => return Err(lost.into()),
-            },
+            Err(lost) => {
+                // An error is the last that comes, and says why.
+                if matches!(lost.close_event().cause, Some(CloseCause::PingTimeout)) {
+                    println!("the peer is gone");
+                }
+                return Err(lost.into());
+            }
         }
     }
     sending.await.map_err(Error::other)??;
