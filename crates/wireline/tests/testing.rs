@@ -132,6 +132,25 @@ async fn a_handshake_that_stalls_times_out() {
 }
 
 #[tokio::test(start_paused = true)]
+#[should_panic(expected = "the network did not connect them")]
+async fn a_pair_on_a_network_that_stalls_is_a_panic_and_no_wait_without_end() {
+    let network = Network::new();
+    network.stall();
+    let _ = soon(network.pair(Config::client(), Config::server())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_latency_beyond_all_measure_is_a_year() {
+    let network = Network::new();
+    let (mut client, server) = network.pair(Config::client(), Config::server()).await;
+    network.set_latency(Duration::MAX);
+    let before = Instant::now();
+    server.send("at last").await.expect("it is open");
+    let ending = client.recv().await.expect_err("keepalive finds nobody");
+    assert!(before.elapsed() < Duration::from_secs(60), "{ending}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_read_holds_the_sender_up() {
     let (client, mut server) = testing::pair().await;
     let flood = async {

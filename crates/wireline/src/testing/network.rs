@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::{Config, Connect, Request, Server, WebSocket};
+use crate::{Config, Connect, Request, Server, WebSocket, server::LONGEST_TIMEOUT};
 
 /// Bytes on their way in one direction. What is written beyond waits, as behind a full socket buffer.
 const CAPACITY: usize = 64 << 10;
@@ -97,16 +97,15 @@ impl Network {
                 Ok(())
             }
         });
-        let client = self.connect(&server, "ws://test.example/").config(client).await;
-        match (client, server_end.await) {
-            (Ok(client), Ok(server)) => (client, server),
-            (client, _) => panic!("the network did not connect them: {client:?}"),
+        match self.connect(&server, "ws://test.example/").config(client).await {
+            Ok(client) => (client, server_end.await.expect("what it accepted it hands on")),
+            Err(error) => panic!("the network did not connect them: {error}"),
         }
     }
 
-    /// From now on bytes take this long in each direction: a Ping and its Pong twice that.
+    /// From now on bytes take this long in each direction, a year at most: a Ping and its Pong twice that.
     pub fn set_latency(&self, latency: Duration) {
-        self.lock().latency = latency;
+        self.lock().latency = latency.min(LONGEST_TIMEOUT);
     }
 
     /// Nothing arrives any more, either way, and nobody is told: a cable that is pulled. What is sent is kept.
