@@ -1,7 +1,13 @@
 //! The client: from a URL to a connection.
 
+#[cfg(feature = "http3")]
+mod alt_svc;
 mod dial;
+mod exchange;
 mod http2;
+#[cfg(feature = "http3")]
+mod http3;
+mod pool;
 mod proxy;
 mod reconnect;
 mod redirect;
@@ -17,11 +23,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -30,8 +32,19 @@ use tokio::{
 use url::Url;
 use wireline_proto::{Config, handshake::ClientHandshake};
 
-pub use self::reconnect::{Backoff, Loss, Reconnect, ReconnectError, reconnect_with};
-use self::{dial::dial, proxy::ProxyChoice, target::Target};
+use self::{
+    dial::dial,
+    exchange::{Rest, exchange, keep_body},
+    pool::{Connections, Pool, Way},
+    proxy::ProxyChoice,
+    target::Target,
+};
+pub use self::{
+    pool::Client,
+    reconnect::{Backoff, Loss, Reconnect, ReconnectError, reconnect_with},
+};
+#[cfg(feature = "http3")]
+use crate::http3::{Connection, RequestStream};
 use crate::{
     ClientTls, ConnectError, WebSocket,
     driver::{Link, Opened, spawn_driver},
@@ -42,12 +55,9 @@ use crate::{
     transport::Transport,
 };
 
-/// Bytes of a refusal's body that are kept.
-const MAX_BODY: usize = 64 << 10;
-
-/// Header lines of a response, and bytes of its whole head.
-const MAX_HEADERS: usize = 128;
-const MAX_HEAD: usize = 64 << 10;
+/// How long HTTP/3 has where another version would do.
+#[cfg(feature = "http3")]
+const HTTP_3_TRIAL: Duration = Duration::from_secs(1);
 
 /// Opens a connection to a `ws://` or `wss://` URL: await the builder for the [`WebSocket`].
 ///
@@ -76,6 +86,7 @@ pub fn connect(url: impl Into<String>) -> Connect {
         proxy: ProxyChoice::default(),
         redirects: 0,
         versions: HttpVersions::default(),
+        pool: None,
     }
 }
 
@@ -98,6 +109,7 @@ pub struct Connect {
     proxy: ProxyChoice,
     redirects: u8,
     versions: HttpVersions,
+    pool: Option<Arc<Pool>>,
 }
 
 impl Connect {
@@ -168,8 +180,20 @@ impl Connect {
         self
     }
 
+    /// Opens the WebSocket over HTTP/3 (RFC 9220), on UDP. It is an error with `ws://`, through a proxy, and where
+    /// the server does not speak it. With the feature `http3`.
+    #[cfg(feature = "http3")]
+    pub fn http3(mut self) -> Self {
+        self.versions = HttpVersions::Http3;
+        self
+    }
+
     /// Opens the WebSocket over what the server prefers: HTTP/2, or HTTP/1.1, on a connection of its own if the
     /// server speaks HTTP/2 but opens no WebSockets over it. With `ws://` it is HTTP/1.1.
+    ///
+    /// With the feature `http3` it is HTTP/3, where an earlier response to this process announced that
+    /// (`Alt-Svc`, RFC 7838), there is no proxy on the way, and it takes no longer than a second. Where it does not work,
+    /// it is left alone for ten minutes.
     pub fn http_auto(mut self) -> Self {
         self.versions = HttpVersions::Auto;
         self
@@ -225,6 +249,7 @@ impl Connect {
             proxy: self.proxy.clone(),
             redirects: self.redirects,
             versions: self.versions,
+            pool: self.pool.clone(),
         }
     }
 
@@ -254,6 +279,7 @@ impl Connect {
             stream: self.stream,
             proxy: self.proxy,
             versions: self.versions,
+            pool: self.pool,
         })
     }
 }
@@ -281,6 +307,7 @@ pub(crate) struct Attempt {
     stream: Option<Transport>,
     proxy: ProxyChoice,
     versions: HttpVersions,
+    pool: Option<Arc<Pool>>,
 }
 
 impl Attempt {
@@ -303,6 +330,14 @@ impl Attempt {
     }
 
     async fn open(&mut self, deadline: Instant) -> Result<Answer, ConnectError> {
+        #[cfg(feature = "http3")]
+        if self.versions == HttpVersions::Http3 {
+            return self.open_http3(self.target.port).await;
+        }
+        #[cfg(feature = "http3")]
+        if let Some(answer) = self.try_http3().await {
+            return Ok(answer);
+        }
         let can_try_again = self.versions == HttpVersions::Auto && self.stream.is_none();
         if let Some(answer) = self.open_over(self.versions, deadline).await? {
             return Ok(answer);
@@ -313,12 +348,43 @@ impl Attempt {
         Err(ConnectError::Http("the server opens no WebSockets over HTTP/2".into()))
     }
 
-    /// `None`: the server speaks HTTP/2, and opens no WebSockets over it.
+    /// Over TCP. `None`: the server speaks HTTP/2, and opens no WebSockets over it.
     async fn open_over(
         &mut self,
         versions: HttpVersions,
         deadline: Instant,
     ) -> Result<Option<Answer>, ConnectError> {
+        let lane = self.pool.as_ref().filter(|_| versions != HttpVersions::Http1 && self.stream.is_none());
+        let Some(lane) = lane.map(|pool| pool.lane(self.way())) else {
+            let reached = self.reach(versions, deadline, None).await?;
+            let Some(reached) = reached else { return Ok(None) };
+            return self.ask(reached).await.map(Some);
+        };
+        let mut connections = lane.lock().await;
+        while let Some(connection) = connections.http2_with_room() {
+            drop(connections);
+            let (weak, remote_addr) = (connection.downgrade(), connection.remote_addr());
+            if let Some(response) = connection.exchange(self.request(true)?).await? {
+                return self.conclude(response, remote_addr).await.map(Some);
+            }
+            // It has ended in the meantime.
+            connections = lane.lock().await;
+            connections.http2.retain(|known| !known.is(&weak));
+        }
+        let reached = self.reach(versions, deadline, Some(&mut connections)).await?;
+        drop(connections);
+        let Some(reached) = reached else { return Ok(None) };
+        self.ask(reached).await.map(Some)
+    }
+
+    /// A connection on which a WebSocket can be asked for; `None` if the server speaks HTTP/2, and opens no
+    /// WebSockets over it.
+    async fn reach(
+        &mut self,
+        versions: HttpVersions,
+        deadline: Instant,
+        shared: Option<&mut Connections>,
+    ) -> Result<Option<Reached>, ConnectError> {
         let (transport, remote_addr) = match self.stream.take() {
             Some(stream) => (stream, None),
             None => {
@@ -331,24 +397,50 @@ impl Attempt {
         } else {
             (transport, versions == HttpVersions::Http2)
         };
-        let request = self.request(is_http2)?;
-        let response = if is_http2 {
-            match http2::exchange(transport, request).await? {
-                Some(response) => response,
-                None => return Ok(None),
+        if !is_http2 {
+            return Ok(Some(Reached::Http1(transport, remote_addr)));
+        }
+        let connection = http2::Connection::begin(transport, remote_addr).await?;
+        if let (Some(shared), Some(connection)) = (shared, &connection) {
+            shared.http2.push(connection.downgrade());
+        }
+        Ok(connection.map(Reached::Http2))
+    }
+
+    /// Sends the request on a connection of its own.
+    async fn ask(&mut self, reached: Reached) -> Result<Answer, ConnectError> {
+        match reached {
+            Reached::Http1(transport, remote_addr) => {
+                let response = exchange(transport, self.request(false)?).await?;
+                self.conclude(response.map(Rest::Http1), remote_addr).await
             }
-        } else {
-            exchange(transport, request).await?
-        };
-        let negotiated = match (is_http2, response.status()) {
-            (true, status) if status.is_success() => self.handshake.check_extended_connect(&response)?,
-            (false, StatusCode::SWITCHING_PROTOCOLS) => self.handshake.check(&response)?,
-            _ => return Ok(Some(Answer::Refusal(response))),
+            Reached::Http2(connection) => {
+                let remote_addr = connection.remote_addr();
+                match connection.exchange(self.request(true)?).await? {
+                    Some(response) => self.conclude(response, remote_addr).await,
+                    None => Err(ConnectError::Http("the server hung up on HTTP/2".into())),
+                }
+            }
+        }
+    }
+
+    /// Makes a WebSocket of a response, if it agrees to one.
+    async fn conclude(
+        &mut self,
+        response: Response<Rest>,
+        remote_addr: Option<SocketAddr>,
+    ) -> Result<Answer, ConnectError> {
+        #[cfg(feature = "http3")]
+        alt_svc::ANNOUNCEMENTS.note(&self.target, response.headers(), Instant::now());
+        let negotiated = match (response.body(), response.status()) {
+            (Rest::Http1(_), StatusCode::SWITCHING_PROTOCOLS) => self.handshake.check(&response)?,
+            (Rest::Http1(_), _) => return Ok(Answer::Refusal(response)),
+            (_, status) if status.is_success() => self.handshake.check_extended_connect(&response)?,
+            _ => return Ok(Answer::Refusal(response)),
         };
         let response_headers = Some(Box::new(response.headers().clone()));
-        let upgraded =
-            hyper::upgrade::on(response).await.map_err(|error| ConnectError::Http(error.into()))?;
-        let (transport, first_bytes) = Transport::take_back(upgraded);
+        let taken = Rest::into_transport(response).await;
+        let (transport, first_bytes) = taken.map_err(|error| ConnectError::Http(error.into()))?;
         let link = Link::new(Opened {
             negotiated,
             config: Arc::clone(&self.config),
@@ -361,7 +453,19 @@ impl Attempt {
         });
         let ws = WebSocket::new(Arc::clone(&link));
         spawn_driver(link, None);
-        Ok(Some(Answer::Connection(ws)))
+        Ok(Answer::Connection(ws))
+    }
+
+    /// Where its connection leads, and how.
+    fn way(&self) -> Way {
+        Way {
+            is_secure: self.target.is_secure,
+            host: self.target.host.clone(),
+            port: self.target.port,
+            tls: self.tls.clone(),
+            unix_socket: self.unix_socket.clone(),
+            proxy: self.proxy.clone(),
+        }
     }
 
     fn request(&self, is_http2: bool) -> Result<Request<()>, ConnectError> {
@@ -385,10 +489,85 @@ impl Attempt {
     }
 }
 
+/// A connection to ask on.
+enum Reached {
+    Http1(Transport, Option<SocketAddr>),
+    Http2(http2::Connection),
+}
+
 /// What a server said to the handshake.
 enum Answer {
     Connection(WebSocket),
-    Refusal(Response<Incoming>),
+    Refusal(Response<Rest>),
+}
+
+#[cfg(feature = "http3")]
+impl Attempt {
+    /// Over HTTP/3, if the server announced it and it works.
+    async fn try_http3(&mut self) -> Option<Answer> {
+        let is_direct = self.unix_socket.is_none() && self.stream.is_none();
+        if self.versions != HttpVersions::Auto || !is_direct {
+            return None;
+        }
+        let port = alt_svc::ANNOUNCEMENTS.port(&self.target, Instant::now())?;
+        if self.proxy.find(&self.target).ok()?.is_some() {
+            return None;
+        }
+        let tried = tokio::time::timeout(HTTP_3_TRIAL, self.open_http3(port)).await;
+        match tried {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(error)) => tracing::debug!(%error, "HTTP/3 does not work"),
+            Err(_) => tracing::debug!("HTTP/3 takes too long"),
+        }
+        alt_svc::ANNOUNCEMENTS.note_broken(&self.target, Instant::now());
+        None
+    }
+
+    async fn open_http3(&mut self, port: u16) -> Result<Answer, ConnectError> {
+        let impossible = |why: &str| ConnectError::Http(format!("HTTP/3 is not possible {why}").into());
+        if !self.target.is_secure {
+            return Err(impossible("with ws://, only with wss://"));
+        }
+        if self.unix_socket.is_some() || self.stream.is_some() {
+            return Err(impossible("over a Unix socket or a stream that was given"));
+        }
+        if self.proxy.find(&self.target)?.is_some() {
+            return Err(impossible("through a proxy; see no_proxy()"));
+        }
+        let request = self.request(true)?;
+        let lane = self.pool.as_ref().map(|pool| pool.lane(self.way()));
+        let mut connections = match &lane {
+            Some(lane) => Some(lane.lock().await),
+            None => None,
+        };
+        let there = connections.as_mut().map(|connections| connections.http3());
+        for connection in there.into_iter().flatten() {
+            if let Some(stream) = http3::open(&connection).await? {
+                drop(connections);
+                return self.ask_http3(stream, &connection, request).await;
+            }
+        }
+        let tls = self.tls.clone().map_or_else(ClientTls::with_system_roots, Ok)?;
+        let connection = http3::connect(&self.target, &tls, port).await?;
+        if let Some(connections) = &mut connections {
+            connections.http3.push(connection.downgrade());
+        }
+        drop(connections);
+        match http3::open(&connection).await? {
+            Some(stream) => self.ask_http3(stream, &connection, request).await,
+            None => Err(ConnectError::Http("the server opens no WebSockets over HTTP/3".into())),
+        }
+    }
+
+    async fn ask_http3(
+        &mut self,
+        stream: RequestStream,
+        connection: &Connection,
+        request: Request<()>,
+    ) -> Result<Answer, ConnectError> {
+        let response = http3::exchange(stream, request).await?;
+        self.conclude(response, Some(connection.remote_addr())).await
+    }
 }
 
 /// Puts `given` in the place of headers of the same name.
@@ -455,41 +634,6 @@ async fn secure(
         return Err(ConnectError::Http("the server does not speak HTTP/2".into()));
     }
     Ok((Transport::Boxed(Box::new(stream)), is_http2))
-}
-
-/// Sends the request and gives the response's head.
-async fn exchange(transport: Transport, request: Request<()>) -> Result<Response<Incoming>, ConnectError> {
-    let failed = |error: hyper::Error| ConnectError::Http(error.into());
-    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD)
-        .handshake(TokioIo::new(transport))
-        .await
-        .map_err(failed)?;
-    // Ends with the upgrade, or with the response's body when that is dropped.
-    tokio::spawn(connection.with_upgrades());
-    let response = sender.send_request(request.map(|()| Empty::<Bytes>::new())).await.map_err(failed)?;
-    // hyper's own limit lets through what comes in one read.
-    let head: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if head > MAX_HEAD {
-        return Err(ConnectError::Http("the head of the response is too long".into()));
-    }
-    Ok(response)
-}
-
-/// A refusal with the beginning of its body: what came by the deadline.
-async fn keep_body(response: Response<Incoming>, deadline: Instant) -> Response<Bytes> {
-    let (head, mut body) = response.into_parts();
-    let mut kept = BytesMut::new();
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout_at(deadline, body.frame()).await {
-        let Ok(data) = frame.into_data() else { continue };
-        let room = MAX_BODY - kept.len();
-        kept.extend_from_slice(&data[..data.len().min(room)]);
-        if data.len() >= room {
-            break;
-        }
-    }
-    Response::from_parts(head, kept.freeze())
 }
 
 impl fmt::Display for Connect {

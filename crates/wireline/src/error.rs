@@ -10,6 +10,9 @@ use wireline_proto::{
 
 use crate::{ReconnectError, browser::Exception, close::CloseEvent};
 
+/// An error of whatever kind.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -53,12 +56,12 @@ pub enum Error {
     Io(#[from] io::Error),
     /// An error of the application's own.
     #[error(transparent)]
-    Other(Box<dyn std::error::Error + Send + Sync>),
+    Other(BoxError),
 }
 
 impl Error {
     /// Wraps an error of the application's own.
-    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn other(error: impl Into<BoxError>) -> Self {
         Self::Other(error.into())
     }
 }
@@ -129,7 +132,7 @@ pub enum AcceptError {
     InvalidCookie(String),
     /// The client went away before the response reached it.
     #[error("the client left before the handshake was done: {0}")]
-    ClientGone(#[source] Box<dyn std::error::Error + Send + Sync>),
+    ClientGone(#[source] BoxError),
 }
 
 /// Why a server does not listen: it was set up in a way that cannot work. The caller's fault.
@@ -147,6 +150,9 @@ pub enum SetupError {
     /// What stands in a list of origins and could never match one.
     #[error("{0:?} is no origin such as https://app.example: a scheme, a host and perhaps a port")]
     Origin(String),
+    /// HTTP/3 cannot be spoken with the other settings, or this certificate.
+    #[error("HTTP/3 cannot be spoken: {0}")]
+    Http3(String),
     /// What stands in a list of peers and is none.
     #[error("{0:?} is no address, no range such as 10.0.0.0/8, and not unix:")]
     Peer(String),
@@ -199,7 +205,7 @@ pub enum ConnectError {
         /// The proxy's URL, without user and password.
         proxy: String,
         /// What went wrong.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: BoxError,
     },
     /// An HTTP proxy answered CONNECT with another status than 2xx: 407 wants a user and a password, 403 does
     /// not allow the host or port, 502 and 504 did not reach it.
@@ -227,7 +233,7 @@ pub enum ConnectError {
     Handshake(#[from] ResponseError),
     /// The server did not speak HTTP, or hung up during the handshake.
     #[error("the opening handshake failed: {0}")]
-    Http(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Http(#[source] BoxError),
     /// The handshake timeout passed.
     #[error("the server did not complete the opening handshake in time")]
     Timeout,

@@ -100,6 +100,8 @@ mod entropy;
 mod error;
 mod events;
 mod forwarded;
+#[cfg(feature = "http3")]
+mod http3;
 #[cfg(feature = "json")]
 mod json;
 mod message;
@@ -129,7 +131,7 @@ pub use wireline_proto::{
 pub use self::json::JsonError;
 pub use self::{
     byte_stream::ByteStream,
-    client::{Backoff, Connect, Loss, Reconnect, ReconnectError, connect, reconnect_with},
+    client::{Backoff, Client, Connect, Loss, Reconnect, ReconnectError, connect, reconnect_with},
     close::{CloseCause, CloseEvent},
     cookie::{SameSite, SetCookie},
     error::{AcceptError, ConnectError, Error, RecvError, Result, SendError, SetupError, TlsError},

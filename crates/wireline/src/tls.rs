@@ -59,6 +59,14 @@ impl ServerTls {
         Ok(Self { config: Arc::new(config) })
     }
 
+    /// For connections with these protocols.
+    #[cfg(feature = "http3")]
+    pub(crate) fn config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Arc::new(config)
+    }
+
     pub(crate) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
         Arc::clone(&self.config).into()
     }
@@ -76,6 +84,8 @@ pub(crate) enum HttpVersions {
     #[default]
     Http1,
     Http2,
+    #[cfg(feature = "http3")]
+    Http3,
     /// What the server chooses.
     Auto,
 }
@@ -145,16 +155,28 @@ impl ClientTls {
         Ok(Self { config: Arc::new(config) })
     }
 
+    /// Whether it is the same one, not whether it trusts the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config)
+    }
+
     /// For a connection that offers these versions of HTTP.
     pub(crate) fn connector(&self, versions: HttpVersions) -> tokio_rustls::TlsConnector {
-        let names: &[&[u8]] = match versions {
-            HttpVersions::Http1 => return Arc::clone(&self.config).into(),
-            HttpVersions::Http2 => &[HTTP_2],
-            HttpVersions::Auto => &[HTTP_2, HTTP_1_1],
-        };
+        match versions {
+            HttpVersions::Http1 => Arc::clone(&self.config),
+            HttpVersions::Http2 => self.config(&[HTTP_2]),
+            #[cfg(feature = "http3")]
+            HttpVersions::Http3 => self.config(&[crate::http3::ALPN]),
+            HttpVersions::Auto => self.config(&[HTTP_2, HTTP_1_1]),
+        }
+        .into()
+    }
+
+    /// For a connection that offers these protocols.
+    pub(crate) fn config(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         let mut config = ClientConfig::clone(&self.config);
-        config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
-        Arc::new(config).into()
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Arc::new(config)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     request::{Matched, Unanswered, WEBSOCKET, extended_connect, settle_host},
     response::{shutting_down, text},
     server::start_handler,
+    transport::Handover,
 };
 
 /// Whether a request asks for a WebSocket, rightly or not: it is for [`upgrade`] then.
@@ -234,7 +235,7 @@ impl Upgrade {
             head,
             upgrade,
             matched: Matched::default(),
-            on_upgrade,
+            handover: Handover::Hyper(on_upgrade),
             registration,
             config,
             events: Arc::default(),

@@ -18,11 +18,16 @@ use tokio::time::Instant;
 use tower_service::Service;
 use url::Host;
 
-use super::{dial::dial, exchange, keep_body, secure, target::Target};
+use super::{
+    dial::dial,
+    exchange::{exchange, keep_body},
+    secure,
+    target::Target,
+};
 use crate::{ClientTls, ConnectError, tls::HttpVersions, transport::Transport};
 
 /// Which proxy to go through.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) enum ProxyChoice {
     #[default]
     FromEnvironment,

@@ -10,13 +10,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::Response;
+use http::{Response, header};
 
-use super::{
-    Options,
-    answer::{BoxError, answer},
-};
-use crate::{Body, registry::Registry, upgrade::connect_info};
+use super::{Options, answer::answer};
+use crate::{Body, error::BoxError, registry::Registry, transport::Handover, upgrade::connect_info};
 
 /// A [`Server`](crate::Server) for other people's HTTP servers: a service of tower's and of hyper's that
 /// answers every request, those for a WebSocket and others, as the server itself would. See
@@ -48,14 +45,19 @@ impl Service {
         self
     }
 
-    fn answer<B>(&self, request: http::Request<B>) -> Answering
+    fn answer<B>(&self, mut request: http::Request<B>) -> Answering
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         let Self { options, registry, remote_addr } = self.clone();
         Box::pin(async move {
             let remote_addr = remote_addr.or_else(|| connect_info(request.extensions()));
-            Ok(answer(request, &options, &registry, remote_addr).await.map(Body::from))
+            let handover = Handover::Hyper(hyper::upgrade::on(&mut request));
+            let mut response = answer(request, handover, &options, &registry, remote_addr).await;
+            if let Some(elsewhere) = &options.alt_svc {
+                response.headers_mut().entry(header::ALT_SVC).or_insert(elsewhere.clone());
+            }
+            Ok(response.map(Body::from))
         })
     }
 }
