@@ -54,6 +54,10 @@ pub(crate) struct ConnectArgs {
     #[arg(long)]
     http2: bool,
 
+    /// Over HTTP/3, on UDP; with wss:// only
+    #[arg(long, conflicts_with_all = ["http2", "http_auto"])]
+    http3: bool,
+
     /// Over HTTP/2 or HTTP/1.1, whichever the server prefers
     #[arg(long, conflicts_with = "http2")]
     http_auto: bool,
@@ -162,6 +166,8 @@ fn prepare(args: ConnectArgs) -> Result<Connect, ConnectError> {
     }
     if args.http2 {
         connect = connect.http2();
+    } else if args.http3 {
+        connect = connect.http3();
     } else if args.http_auto {
         connect = connect.http_auto();
     }

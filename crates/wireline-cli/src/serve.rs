@@ -39,6 +39,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, conflicts_with = "tls_cert")]
     http2: bool,
 
+    /// Speak HTTP/3 too, on the UDP port of the same number, and say so to who asks over TCP (Alt-Svc)
+    #[arg(long, requires = "tls_cert")]
+    http3: bool,
+
     /// The longest message to take; longer ones close their connection with 1009
     #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = size::parse)]
     max_message: usize,
@@ -84,6 +88,9 @@ async fn try_run(args: ServeArgs) -> Result<()> {
     }
     if args.http2 {
         server = server.cleartext_http2();
+    }
+    if args.http3 {
+        server = server.http3();
     }
     if !args.origin.is_empty() {
         server = server.origins(args.origin);
@@ -131,7 +138,11 @@ async fn drain(handle: &ServerHandle, signals: &mut Signals) {
 }
 
 async fn handle(request: Request, quiet: bool) -> Result<()> {
-    let http = if request.version() == Version::HTTP_2 { " over HTTP/2" } else { "" };
+    let http = match request.version() {
+        Version::HTTP_2 => " over HTTP/2",
+        Version::HTTP_3 => " over HTTP/3",
+        _ => "",
+    };
     let log = Log { quiet, peer: request.remote_addr(), http, opened: Instant::now() };
     match request.path() {
         "/" => {

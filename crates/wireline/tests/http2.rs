@@ -561,3 +561,18 @@ async fn a_connection_that_was_lost_is_not_used_again() {
     echoes(&mut share(&client, addr).await).await;
     drop(ws);
 }
+
+#[tokio::test]
+async fn a_close_frame_is_answered_though_the_stream_has_ended_behind_it() {
+    let mut sender = raw(&echo()).await;
+    let request = extended_connect(Some("websocket")).header("Sec-WebSocket-Version", "13");
+    let response = sender.send_request(request.body(Empty::new()).expect("it is valid"));
+    let response = soon(response).await.expect("it is answered");
+    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.expect("it is open"));
+    let close = wireline_testkit::Frame::close(4001, "done");
+    stream.write_all(&close.sent_by(wireline_proto::Role::Client)).await.expect("it is open");
+    stream.shutdown().await.expect("it is open");
+    let mut answer = Vec::new();
+    soon(stream.read_to_end(&mut answer)).await.expect("it ends well");
+    assert_eq!(answer, close.bytes());
+}

@@ -639,9 +639,23 @@ async fn frames_that_mean_nothing_are_skipped_and_cost_nothing() {
     }
     assert_eq!(stream.frame().await, (0x00, Frame::text("piece by piece").bytes()));
     stream.echoes().await;
-    // The end of the stream is the transport's: without a Close frame it is a loss.
+}
+
+#[tokio::test]
+async fn a_close_frame_is_answered_though_the_stream_has_ended_behind_it() {
+    let certificate = certificate();
+    let (addr, _) = serve(echo(), &certificate);
+    let mut peer = Peer::connect(addr, &certificate).await;
+    peer.greet().await;
+    let mut stream = peer.request(&websocket(addr)).await;
+    assert_eq!(stream.status().await, 200);
+    // In one packet, as Chromium does it.
+    let close = frame(0x00, &Frame::close(4001, "done").sent_by(Role::Client));
+    stream.send.write_all(&close).await.expect("it is open");
     stream.send.finish().expect("it is open");
-    assert_eq!(stream.reset().await, 0x10c);
+    assert_eq!(stream.frame().await, (0x00, Frame::close(4001, "done").bytes()));
+    let rest = soon(stream.recv.read_to_end(1)).await.expect("it ends well");
+    assert!(rest.is_empty(), "{rest:?}");
 }
 
 #[tokio::test]

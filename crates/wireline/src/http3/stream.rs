@@ -6,6 +6,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
@@ -27,6 +28,9 @@ use super::{
 /// Bytes that one DATA frame takes at most: what waits to be written belongs to one frame.
 const MAX_DATA: usize = 64 << 10;
 
+/// How long the last bytes of a stream may take.
+const LINGER: Duration = Duration::from_secs(10);
+
 /// A stream for one request and its response (RFC 9114 section 4.1).
 ///
 /// As a stream of bytes it is what RFC 9220 makes of it: its end is the stream's, and dropped before that, it
@@ -44,6 +48,8 @@ struct Receiver {
     frames: FrameReader,
     /// The end of the stream was seen, or an error.
     is_over: bool,
+    /// The peer has ended its side well.
+    is_at_end: bool,
 }
 
 /// The sending side.
@@ -63,7 +69,7 @@ type Delivery = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl RequestStream {
     pub(super) fn new(handle: Arc<Handle>, send: SendStream, recv: RecvStream) -> Self {
         Self {
-            receiver: Receiver { handle, frames: FrameReader::new(recv), is_over: false },
+            receiver: Receiver { handle, frames: FrameReader::new(recv), is_over: false, is_at_end: false },
             sender: Sender {
                 send,
                 unsent: Bytes::new(),
@@ -186,7 +192,8 @@ impl Receiver {
             return Poll::Ready(Ok(None));
         }
         let data = ready!(self.frames.poll_data(cx, most, trailers));
-        self.is_over = matches!(data, Ok(None));
+        self.is_at_end = matches!(data, Ok(None));
+        self.is_over = self.is_at_end;
         Poll::Ready(data.map_err(|error| self.blame(error)))
     }
 }
@@ -275,9 +282,24 @@ impl AsyncWrite for RequestStream {
 
 impl Drop for RequestStream {
     fn drop(&mut self) {
-        // Done, or as TCP's reset (RFC 9220 section 3).
-        let code = if self.sender.is_finished { Code::NO_ERROR } else { Code::REQUEST_CANCELLED };
-        self.reset(code);
+        let is_whole = self.receiver.is_at_end && self.sender.unsent.is_empty();
+        if !is_whole && !self.sender.is_finished {
+            // As TCP's reset (RFC 9220 section 3).
+            return self.reset(Code::REQUEST_CANCELLED);
+        }
+        self.receiver.stop(Code::NO_ERROR);
+        // What the peer has not got yet is sent in the background, as the system does it for TCP.
+        self.sender.is_finished = true;
+        let _ = self.sender.send.finish();
+        let (delivered, handle) = (self.sender.send.stopped(), Arc::clone(&self.receiver.handle));
+        if !self.sender.is_delivered
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                let _ = tokio::time::timeout(LINGER, delivered).await;
+                drop(handle);
+            });
+        }
     }
 }
 
