@@ -205,3 +205,51 @@ fn decode(mut section: Bytes) -> Result<Head, Error> {
     }
     Ok(head)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request() -> Request<()> {
+        let uri = "https://h.example:444/chat?a=b";
+        let request = Request::builder().method(Method::CONNECT).uri(uri).header("x-token", "1234");
+        request.extension(Protocol::from_static("websocket")).body(()).expect("it is valid")
+    }
+
+    #[test]
+    fn a_request_is_read_as_it_was_written() {
+        let read = decode_request(encode_request(&request()).expect("it fits")).expect("it is valid");
+        assert_eq!((read.method(), read.version()), (&Method::CONNECT, Version::HTTP_3));
+        assert_eq!((read.uri(), read.headers()), (request().uri(), request().headers()));
+        let protocol = read.extensions().get::<Protocol>().expect("it has one");
+        assert_eq!(protocol.as_str(), "websocket");
+    }
+
+    #[test]
+    fn what_http_1_1_says_of_the_connection_is_left_out() {
+        let response =
+            Response::builder().status(404).header("connection", "close").header("x", "1").body(());
+        let section = encode_response(&response.expect("it is valid")).expect("it fits");
+        let read = decode_response(section).expect("it is valid");
+        assert_eq!((read.status(), read.headers().len()), (StatusCode::NOT_FOUND, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_too_odd(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_request(bytes.clone().into());
+            let _ = decode_response(bytes.into());
+        }
+
+        #[test]
+        fn no_change_of_a_byte_is_too_odd(at in 0_usize..60, to in any::<u8>()) {
+            let mut section = encode_request(&request()).expect("it fits").to_vec();
+            if let Some(byte) = section.get_mut(at) {
+                *byte = to;
+            }
+            let _ = decode_request(section.into());
+        }
+    }
+}
