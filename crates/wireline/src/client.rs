@@ -38,7 +38,7 @@ use crate::{
     entropy,
     request::parse_header,
     server::LONGEST_TIMEOUT,
-    tls::{HTTP_2, HttpVersions},
+    tls::{self, HTTP_2, HttpVersions},
     transport::Transport,
 };
 
@@ -137,7 +137,8 @@ impl Connect {
         self
     }
 
-    /// Which certificates to trust for `wss://`. By default those that the system does.
+    /// Which certificates to trust for `wss://`, and which one to have. By default those that the system trusts, and
+    /// none. Give clones of one [`ClientTls`] to all connections, so that they resume sessions.
     pub fn tls(mut self, tls: ClientTls) -> Self {
         self.tls = Some(tls);
         self
@@ -333,12 +334,13 @@ impl Attempt {
         };
         let request = self.request(is_http2)?;
         let response = if is_http2 {
-            match http2::exchange(transport, request).await? {
-                Some(response) => response,
-                None => return Ok(None),
-            }
+            http2::exchange(transport, request).await
         } else {
-            exchange(transport, request).await?
+            exchange(transport, request).await.map(Some)
+        };
+        let response = match response.map_err(|error| refused_by_tls(error, &self.target.host))? {
+            Some(response) => response,
+            None => return Ok(None),
         };
         let negotiated = match (is_http2, response.status()) {
             (true, status) if status.is_success() => self.handshake.check_extended_connect(&response)?,
@@ -440,13 +442,9 @@ async fn secure(
     versions: HttpVersions,
 ) -> Result<(Transport, bool), ConnectError> {
     let failed = |source| ConnectError::Tls { host: host.to_owned(), source };
-    let system;
     let tls = match tls {
         Some(tls) => tls,
-        None => {
-            system = ClientTls::with_system_roots()?;
-            &system
-        }
+        None => ClientTls::shared()?,
     };
     let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(std::io::Error::other(error)))?;
     let stream = tls.connector(versions).connect(name, transport).await.map_err(failed)?;
@@ -455,6 +453,18 @@ async fn secure(
         return Err(ConnectError::Http("the server does not speak HTTP/2".into()));
     }
     Ok((Transport::Boxed(Box::new(stream)), is_http2))
+}
+
+/// What a failure of HTTP is if TLS is behind it: a server of TLS 1.3 looks at the client's certificate when to the
+/// client the handshake is over (RFC 8446 section 2), so that its alert comes in the place of a response.
+fn refused_by_tls(error: ConnectError, host: &str) -> ConnectError {
+    match error {
+        ConnectError::Http(source) => match tls::alert(&*source) {
+            Some(source) => ConnectError::Tls { host: host.to_owned(), source },
+            None => ConnectError::Http(source),
+        },
+        error => error,
+    }
 }
 
 /// Sends the request and gives the response's head.
@@ -467,8 +477,15 @@ async fn exchange(transport: Transport, request: Request<()>) -> Result<Response
         .await
         .map_err(failed)?;
     // Ends with the upgrade, or with the response's body when that is dropped.
-    tokio::spawn(connection.with_upgrades());
-    let response = sender.send_request(request.map(|()| Empty::<Bytes>::new())).await.map_err(failed)?;
+    let connection = tokio::spawn(connection.with_upgrades());
+    let response = match sender.send_request(request.map(|()| Empty::<Bytes>::new())).await {
+        Ok(response) => response,
+        // The connection failed before it had the request: it knows why.
+        Err(error) if error.is_canceled() => {
+            return Err(failed(connection.await.ok().and_then(Result::err).unwrap_or(error)));
+        }
+        Err(error) => return Err(failed(error)),
+    };
     // hyper's own limit lets through what comes in one read.
     let head: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if head > MAX_HEAD {

@@ -142,7 +142,7 @@ pub use self::{
     response::Body,
     server::{Drained, Listener, Server, ServerHandle, Service},
     socket::{ReadyState, SendMessage, Socket},
-    tls::{ClientTls, ServerTls},
+    tls::{ClientTls, PeerCertificates, ServerTls},
     upgrade::{Upgrade, UpgradeError, is_upgrade, upgrade},
     websocket::{RecvMessage, WebSocket},
 };

@@ -35,7 +35,7 @@ pub(super) async fn exchange(
     mut request: Request<()>,
 ) -> Result<Option<Response<Incoming>>, ConnectError> {
     let failed = |error: hyper::Error| ConnectError::Http(error.into());
-    let (settled, io) = FirstFrame::watch(transport);
+    let (mut settled, io) = FirstFrame::watch(transport);
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW)
@@ -45,13 +45,17 @@ pub(super) async fn exchange(
         .keep_alive_timeout(KEEPALIVE);
     let (mut sender, mut connection) = http.handshake(TokioIo::new(io)).await.map_err(failed)?;
     // The server's first frame is its SETTINGS (section 3.4), which say whether it knows extended CONNECT.
-    let hung_up = || ConnectError::Http("the server hung up on HTTP/2".into());
-    tokio::select! {
-        Ok(()) = settled => {}
-        ended = &mut connection => {
-            ended.map_err(failed)?;
-            return Err(hung_up());
-        }
+    let settled = tokio::select! {
+        settled = &mut settled => settled.ok(),
+        ended = &mut connection => match settled.try_recv() {
+            Ok(settled) => Some(settled),
+            Err(_) => ended.map_err(failed).map(|()| None)?,
+        },
+    };
+    match settled {
+        Some(Ok(())) => {}
+        Some(Err(error)) => return Err(ConnectError::Http(error.into())),
+        None => return Err(ConnectError::Http("the server hung up on HTTP/2".into())),
     }
     if !connection.is_extended_connect_protocol_enabled() {
         return Ok(None);
@@ -67,21 +71,22 @@ pub(super) async fn exchange(
     response.map(Some).map_err(failed)
 }
 
-/// A transport that tells when the peer's first HTTP/2 frame has been taken in.
+/// A transport that tells when the peer's first HTTP/2 frame has been taken in, or that none comes, and why: of such
+/// an error hyper keeps only the words.
 struct FirstFrame {
     transport: Transport,
     /// Its header, as far as it is read.
     header: Vec<u8>,
     /// What is left of its payload.
     left: usize,
-    told: Option<oneshot::Sender<()>>,
+    told: Option<oneshot::Sender<io::Result<()>>>,
 }
 
 /// Bytes of a frame's header, of which the first three are the payload's length (RFC 9113 section 4.1).
 const HEADER: usize = 9;
 
 impl FirstFrame {
-    fn watch(transport: Transport) -> (oneshot::Receiver<()>, Self) {
+    fn watch(transport: Transport) -> (oneshot::Receiver<io::Result<()>>, Self) {
         let (told, tell) = oneshot::channel();
         (tell, Self { transport, header: Vec::with_capacity(HEADER), left: 0, told: Some(told) })
     }
@@ -113,10 +118,15 @@ impl AsyncRead for FirstFrame {
             && self.is_read()
             && let Some(told) = self.told.take()
         {
-            let _ = told.send(());
+            let _ = told.send(Ok(()));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
+        if let Err(error) = ready!(Pin::new(&mut self.transport).poll_read(cx, buf)) {
+            let Some(told) = self.told.take() else { return Poll::Ready(Err(error)) };
+            let kind = error.kind();
+            let _ = told.send(Err(error));
+            return Poll::Ready(Err(kind.into()));
+        }
         if self.told.is_some() {
             self.note(&buf.filled()[before..]);
         }

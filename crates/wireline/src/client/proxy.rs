@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 use url::Host;
 
-use super::{dial::dial, exchange, keep_body, secure, target::Target};
+use super::{dial::dial, exchange, keep_body, refused_by_tls, secure, target::Target};
 use crate::{ClientTls, ConnectError, tls::HttpVersions, transport::Transport};
 
 /// Which proxy to go through.
@@ -135,7 +135,9 @@ impl Proxy {
         if let Some(credentials) = self.intercept.basic_auth() {
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, credentials.clone());
         }
-        let response = exchange(transport, request).await.map_err(|error| self.failed(error))?;
+        let response = exchange(transport, request)
+            .await
+            .map_err(|error| self.failed(refused_by_tls(error, &self.host)))?;
         if !response.status().is_success() {
             let response = Box::new(keep_body(response, deadline).await);
             return Err(ConnectError::ProxyRejected { proxy: self.name(), response });

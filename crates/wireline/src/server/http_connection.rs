@@ -16,10 +16,13 @@ use hyper::{
     server::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::watch;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::watch,
+};
 
 use super::{Options, Phase, Service, proxy_protocol};
-use crate::{registry::Registry, tls, transport::Transport};
+use crate::{PeerCertificates, registry::Registry, tls, transport::Transport};
 
 /// Header lines.
 const MAX_HEADERS: usize = 128;
@@ -39,6 +42,11 @@ const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 
 /// After so much silence of an HTTP/2 connection, and so much again after the PING, it is given up.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// How long, and for how many bytes, a client that was refused in the TLS handshake is listened to: a long round
+/// trip, and what it sends before it knows.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: u64 = 256 << 10;
 
 /// What HTTP is spoken on a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,9 +80,11 @@ async fn secure_and_serve(
     phase: watch::Receiver<Phase>,
 ) {
     let Ok(remote_addr) = introduce(&mut transport, remote_addr, &options).await else { return };
-    let Some((transport, version)) = secure(transport, &options).await else { return };
+    let Some(secured) = secure(transport, remote_addr, &options).await else { return };
+    let Secured { transport, version, peer_certificates } = secured;
     let timeout = options.handshake_timeout;
-    let (io, service) = (TokioIo::new(transport), Service::new(options, registry, remote_addr));
+    let service = Service::new(options, registry, remote_addr).peer_certificates(peer_certificates);
+    let io = TokioIo::new(transport);
     let ended = match version {
         Version::Http1 => {
             let connection = http1_builder(timeout).serve_connection(io, service).with_upgrades();
@@ -184,23 +194,53 @@ async fn introduce(
     }
 }
 
+/// A transport that is as safe as this server wants it.
+struct Secured {
+    transport: Transport,
+    version: Version,
+    peer_certificates: Option<PeerCertificates>,
+}
+
 /// Does the TLS handshake, if this server has a certificate; by that the client chooses its version of HTTP.
-async fn secure(transport: Transport, options: &Options) -> Option<(Transport, Version)> {
+async fn secure(transport: Transport, remote_addr: Option<SocketAddr>, options: &Options) -> Option<Secured> {
     let Some(tls) = &options.tls else {
         let version = if options.is_cleartext_http2 { Version::Http2 } else { Version::Http1 };
-        return Some((transport, version));
+        return Some(Secured { transport, version, peer_certificates: None });
     };
-    let handshake = tls.acceptor().accept(transport);
+    let handshake = tls.acceptor().accept(transport).into_fallible();
     match tokio::time::timeout(options.handshake_timeout, handshake).await {
         Ok(Ok(stream)) => {
-            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2);
+            let session = stream.get_ref().1;
+            let is_http2 = session.alpn_protocol() == Some(tls::HTTP_2);
             let version = if is_http2 { Version::Http2 } else { Version::Http1 };
-            return Some((Transport::Boxed(Box::new(stream)), version));
+            let peer_certificates = session.peer_certificates().map(PeerCertificates::checked);
+            return Some(Secured {
+                transport: Transport::Boxed(Box::new(stream)),
+                version,
+                peer_certificates,
+            });
         }
-        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-        Err(_) => tracing::debug!("a TLS handshake took too long"),
+        Ok(Err((error, transport))) => {
+            if tls::is_about_certificates(&error) {
+                tracing::info!(%error, ?remote_addr, "refused a TLS connection for want of a certificate");
+            } else {
+                tracing::debug!(%error, ?remote_addr, "a TLS handshake failed");
+            }
+            linger(transport).await;
+        }
+        Err(_) => tracing::debug!(?remote_addr, "a TLS handshake took too long"),
     }
     None
+}
+
+/// Lets the alert that is on its way arrive: a socket that is closed with something unread in it is reset, and what
+/// was sent may be lost (RFC 9112 section 9.6). A client of TLS 1.3 has sent its request by then.
+async fn linger(mut transport: Transport) {
+    let drained = async {
+        transport.shutdown().await?;
+        tokio::io::copy(&mut (&mut transport).take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(LINGER, drained).await;
 }
 
 /// Runs the HTTP connection; when the server stops, it ends after the request at hand.

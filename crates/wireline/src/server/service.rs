@@ -16,7 +16,7 @@ use super::{
     Options,
     answer::{BoxError, answer},
 };
-use crate::{Body, registry::Registry, upgrade::connect_info};
+use crate::{Body, PeerCertificates, registry::Registry, upgrade::connect_info};
 
 /// A [`Server`](crate::Server) for other people's HTTP servers: a service of tower's and of hyper's that
 /// answers every request, those for a WebSocket and others, as the server itself would. See
@@ -29,6 +29,7 @@ pub struct Service {
     options: Arc<Options>,
     registry: Arc<Registry>,
     remote_addr: Option<SocketAddr>,
+    peer_certificates: Option<PeerCertificates>,
 }
 
 impl Service {
@@ -37,7 +38,13 @@ impl Service {
         registry: Arc<Registry>,
         remote_addr: Option<SocketAddr>,
     ) -> Self {
-        Self { options, registry, remote_addr }
+        Self { options, registry, remote_addr, peer_certificates: None }
+    }
+
+    /// With the certificates that the client of its connection has proved itself with.
+    pub(super) fn peer_certificates(mut self, peer_certificates: Option<PeerCertificates>) -> Self {
+        self.peer_certificates = peer_certificates;
+        self
     }
 
     /// Says whom the requests are from: for a clone of it for each connection. With the feature `axum` it is
@@ -48,11 +55,14 @@ impl Service {
         self
     }
 
-    fn answer<B>(&self, request: http::Request<B>) -> Answering
+    fn answer<B>(&self, mut request: http::Request<B>) -> Answering
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let Self { options, registry, remote_addr } = self.clone();
+        let Self { options, registry, remote_addr, peer_certificates } = self.clone();
+        if let Some(peer_certificates) = peer_certificates {
+            request.extensions_mut().insert(peer_certificates);
+        }
         Box::pin(async move {
             let remote_addr = remote_addr.or_else(|| connect_info(request.extensions()));
             Ok(answer(request, &options, &registry, remote_addr).await.map(Body::from))
