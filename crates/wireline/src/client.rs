@@ -38,7 +38,7 @@ use crate::{
     entropy,
     request::parse_header,
     server::LONGEST_TIMEOUT,
-    tls::{self, HTTP_2, HttpVersions},
+    tls::{self, ClientStream, HTTP_2, HttpVersions},
     transport::Transport,
 };
 
@@ -338,7 +338,9 @@ impl Attempt {
         } else {
             exchange(transport, request).await.map(Some)
         };
-        let response = match response.map_err(|error| refused_by_tls(error, &self.target.host))? {
+        let is_secure = self.target.is_secure;
+        let refused = |error| if is_secure { refused_by_tls(error, &self.target.host) } else { error };
+        let response = match response.map_err(refused)? {
             Some(response) => response,
             None => return Ok(None),
         };
@@ -452,16 +454,17 @@ async fn secure(
     if versions == HttpVersions::Http2 && !is_http2 {
         return Err(ConnectError::Http("the server does not speak HTTP/2".into()));
     }
-    Ok((Transport::Boxed(Box::new(stream)), is_http2))
+    Ok((Transport::Boxed(Box::new(ClientStream::new(stream))), is_http2))
 }
 
 /// What a failure of HTTP is if TLS is behind it: a server of TLS 1.3 looks at the client's certificate when to the
-/// client the handshake is over (RFC 8446 section 2), so that its alert comes in the place of a response.
+/// client the handshake is over (RFC 8446 section 2), so that its alert comes in the place of a response, if a reset
+/// does not overtake it.
 fn refused_by_tls(error: ConnectError, host: &str) -> ConnectError {
     match error {
         ConnectError::Http(source) => match tls::alert(&*source) {
             Some(source) => ConnectError::Tls { host: host.to_owned(), source },
-            None => ConnectError::Http(source),
+            None => ConnectError::Http(tls::explain_reset(source)),
         },
         error => error,
     }

@@ -1,6 +1,7 @@
 //! TLS through rustls, with its provider chosen here, so that none has to be installed at run time.
 
 mod client;
+mod client_stream;
 mod failure;
 mod peer_certificates;
 mod pem;
@@ -13,7 +14,8 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 pub use self::{client::ClientTls, peer_certificates::PeerCertificates, server::ServerTls};
 pub(crate) use self::{
     client::HttpVersions,
-    failure::{advice, alert, is_about_certificates},
+    client_stream::ClientStream,
+    failure::{advice, alert, explain_reset, is_about_certificates},
 };
 
 /// The names of HTTP's versions in ALPN (RFC 9113 section 3.2, RFC 7301 section 6).

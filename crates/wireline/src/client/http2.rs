@@ -91,6 +91,14 @@ impl FirstFrame {
         (tell, Self { transport, header: Vec::with_capacity(HEADER), left: 0, told: Some(told) })
     }
 
+    /// Tells an error that comes before the first frame; what hyper is to have of it.
+    fn fail(&mut self, error: io::Error) -> io::Error {
+        let Some(told) = self.told.take() else { return error };
+        let kind = error.kind();
+        let _ = told.send(Err(error));
+        kind.into()
+    }
+
     fn is_read(&self) -> bool {
         self.header.len() == HEADER && self.left == 0
     }
@@ -122,10 +130,7 @@ impl AsyncRead for FirstFrame {
         }
         let before = buf.filled().len();
         if let Err(error) = ready!(Pin::new(&mut self.transport).poll_read(cx, buf)) {
-            let Some(told) = self.told.take() else { return Poll::Ready(Err(error)) };
-            let kind = error.kind();
-            let _ = told.send(Err(error));
-            return Poll::Ready(Err(kind.into()));
+            return Poll::Ready(Err(self.fail(error)));
         }
         if self.told.is_some() {
             self.note(&buf.filled()[before..]);
@@ -136,7 +141,7 @@ impl AsyncRead for FirstFrame {
 
 impl AsyncWrite for FirstFrame {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(cx, buf)
+        Pin::new(&mut self.transport).poll_write(cx, buf).map_err(|error| self.fail(error))
     }
 
     fn poll_write_vectored(
@@ -144,7 +149,7 @@ impl AsyncWrite for FirstFrame {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.transport).poll_write_vectored(cx, bufs).map_err(|error| self.fail(error))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -152,7 +157,7 @@ impl AsyncWrite for FirstFrame {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(cx)
+        Pin::new(&mut self.transport).poll_flush(cx).map_err(|error| self.fail(error))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

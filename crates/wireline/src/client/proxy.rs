@@ -137,7 +137,8 @@ impl Proxy {
         }
         let response = exchange(transport, request)
             .await
-            .map_err(|error| self.failed(refused_by_tls(error, &self.host)))?;
+            .map_err(|error| if self.kind == Kind::Https { refused_by_tls(error, &self.host) } else { error })
+            .map_err(|error| self.failed(error))?;
         if !response.status().is_success() {
             let response = Box::new(keep_body(response, deadline).await);
             return Err(ConnectError::ProxyRejected { proxy: self.name(), response });

@@ -4,15 +4,11 @@ use std::{error::Error, io};
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
-/// rustls' error in what a transport gave, or in what HTTP made of that.
-fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+/// The transport's error in what HTTP made of it.
+fn of_transport<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        // An `io::Error` does not name what it wraps as its source.
-        if let Some(found) = error.downcast_ref::<io::Error>().and_then(in_io) {
             return Some(found);
         }
         next = error.source();
@@ -27,9 +23,22 @@ fn in_io(error: &io::Error) -> Option<&rustls::Error> {
 
 /// The alert with which the peer ended TLS (RFC 8446 section 6.2), if that is why HTTP failed.
 pub(crate) fn alert(error: &(dyn Error + 'static)) -> Option<io::Error> {
-    let found = cause(error)?;
+    let found = in_io(of_transport(error)?)?;
     matches!(found, rustls::Error::AlertReceived(_))
         .then(|| io::Error::new(io::ErrorKind::InvalidData, found.clone()))
+}
+
+/// A reset in the place of an answer, which may be all that comes of an alert.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}. So ends, too, what a server says that wants a client certificate, or another one")]
+struct Reset(#[source] Box<dyn Error + Send + Sync>);
+
+/// Says of a reset what may be behind it.
+pub(crate) fn explain_reset(error: Box<dyn Error + Send + Sync>) -> Box<dyn Error + Send + Sync> {
+    let is_reset = of_transport(&*error).is_some_and(|error| {
+        matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    });
+    if is_reset { Box::new(Reset(error)) } else { error }
 }
 
 /// Whether a certificate is at fault, at this end or the other: it will be so again.
@@ -108,6 +117,13 @@ mod tests {
         assert!(is_about_certificates(&found), "{found}");
         assert!(advice(&found).contains("certificate"));
         assert!(alert(&Wrapped(io::ErrorKind::ConnectionReset.into())).is_none());
+    }
+
+    #[test]
+    fn of_a_reset_and_nothing_else_it_is_said_what_may_be_behind_it() {
+        let explain = |kind: io::ErrorKind| explain_reset(Box::new(io::Error::from(kind))).to_string();
+        assert!(explain(io::ErrorKind::ConnectionReset).contains("client certificate"));
+        assert!(!explain(io::ErrorKind::UnexpectedEof).contains("client certificate"));
     }
 
     #[test]
