@@ -177,7 +177,8 @@ impl Connect {
     }
 
     /// Goes through a proxy: `http://` and `https://` by CONNECT, `socks5://`, which resolves the host's name;
-    /// with `user:password@` if it wants them. A proxy over TLS is checked as [`tls`](Self::tls) says.
+    /// with `user:password@` if it wants them. A proxy over TLS is checked as [`tls`](Self::tls) says, and gets
+    /// that one's certificate if it asks for one.
     ///
     /// Without this it is the environment's: `HTTPS_PROXY` for `wss://`, `HTTP_PROXY` for `ws://`, and
     /// `ALL_PROXY`, where `NO_PROXY` does not name the host. None of them is for this machine's own addresses.
@@ -203,8 +204,9 @@ impl Connect {
     /// [handshake timeout](Self::handshake_timeout). By default none is: it is
     /// [`ConnectError::Rejected`].
     ///
-    /// None is followed from `wss://` to `ws://`, and none with a stream of its own ([`over`](Self::over)). On another host or port, no header that was set here is sent
-    /// but `Origin`, `User-Agent` and `Accept-Language`, since any could be a secret; subprotocols are.
+    /// None is followed from `wss://` to `ws://`, and none with a stream of its own ([`over`](Self::over)). On another
+    /// host or port, no header that was set here is sent but `Origin`, `User-Agent` and `Accept-Language`, since any
+    /// could be a secret; subprotocols are. The client's certificate is shown to whoever asks for one.
     pub fn redirects(mut self, most: u8) -> Self {
         self.redirects = most;
         self
@@ -340,10 +342,7 @@ impl Attempt {
         };
         let is_secure = self.target.is_secure;
         let refused = |error| if is_secure { refused_by_tls(error, &self.target.host) } else { error };
-        let response = match response.map_err(refused)? {
-            Some(response) => response,
-            None => return Ok(None),
-        };
+        let Some(response) = response.map_err(refused)? else { return Ok(None) };
         let negotiated = match (is_http2, response.status()) {
             (true, status) if status.is_success() => self.handshake.check_extended_connect(&response)?,
             (false, StatusCode::SWITCHING_PROTOCOLS) => self.handshake.check(&response)?,

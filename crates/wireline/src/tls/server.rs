@@ -245,8 +245,9 @@ impl ServerTls {
         config.ticketer = Arc::clone(&credentials) as _;
         // Tickets do without: nothing is kept for a client that never comes back.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.alpn_protocols = protocol_names(&[HTTP_2, HTTP_1_1]);
-        Ok(Self { credentials, client_auth, config: Arc::new(config) })
+        let plain = Self { credentials, client_auth, config: Arc::new(config) };
+        let config = plain.config(&[HTTP_2, HTTP_1_1]);
+        Ok(Self { config, ..plain })
     }
 
     /// For connections of TCP and the like: HTTP/2 and 1.1.
@@ -256,7 +257,6 @@ impl ServerTls {
 
     /// The same for other protocols on top, by their names in ALPN. It shares certificates, client CAs and ticket keys,
     /// so that a reload is one for all.
-    #[allow(dead_code, reason = "HTTP/3 is on its way, and has a transport of its own")]
     pub(crate) fn config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
         let mut config = ServerConfig::clone(&self.config);
         config.alpn_protocols = protocol_names(alpn);
