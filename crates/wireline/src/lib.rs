@@ -81,7 +81,8 @@
 //!
 //! All of them are in [`Config`], or here: a request or response has at most 128 header lines in 64 KiB;
 //! a request target and each header line at most 8 KiB (414, 431); 64 KiB of a plain request's body are
-//! taken and of a refusal's body kept; a load balancer's PROXY header has at most 4 KiB;
+//! taken and of a refusal's body kept; a load balancer's PROXY header has at most 4 KiB; a client that is refused
+//! in TLS is listened to for 1 s or 256 KiB, so that it hears why; a [`ClientTls`] keeps sessions with 256 servers;
 //! 64 KiB or 1,024 messages are read ahead of a busy application. A [`browser::WebSocket`] keeps 64 MiB of
 //! unsent bytes.
 
