@@ -2,7 +2,8 @@
 
 use std::env;
 
-/// Whether the secrets of TLS connections are to be written to a file; says so to the user, who may not have set it.
+/// Whether the secrets of TLS connections are to be written to a file; says so to the user, who may not have
+/// set it.
 pub(crate) fn is_wanted() -> bool {
     let file = env::var_os("SSLKEYLOGFILE").filter(|file| !file.is_empty());
     if let Some(file) = &file {

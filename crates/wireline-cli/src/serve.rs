@@ -54,8 +54,8 @@ pub(crate) struct ServeArgs {
 /// With what to serve wss://.
 #[derive(Debug, clap::Args)]
 struct TlsArgs {
-    /// Serve wss:// with this certificate chain (PEM). Repeated, with a key each, for several names: the first is for
-    /// clients that ask for none of them. SIGHUP has all files read again
+    /// Serve wss:// with this certificate chain (PEM). Repeated, with a key each, for several names: the first
+    /// is for clients that ask for none of them. SIGHUP has all files read again
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Vec<PathBuf>,
 

@@ -1,5 +1,5 @@
-//! Who proves what in TLS: clients with certificates, servers with several, new ones under a running server; sessions
-//! that are resumed, secrets that are logged, and what either end says when it is refused.
+//! Who proves what in TLS: clients with certificates, servers with several, new ones under a running server;
+//! sessions that are resumed, secrets that are logged, and what either end says when it is refused.
 
 use std::{
     future::{Future, IntoFuture as _},

@@ -71,8 +71,8 @@ pub(super) async fn exchange(
     response.map(Some).map_err(failed)
 }
 
-/// A transport that tells when the peer's first HTTP/2 frame has been taken in, or that none comes, and why: of such
-/// an error hyper keeps only the words.
+/// A transport that tells when the peer's first HTTP/2 frame has been taken in, or that none comes, and why: of
+/// such an error hyper keeps only the words.
 struct FirstFrame {
     transport: Transport,
     /// Its header, as far as it is read.

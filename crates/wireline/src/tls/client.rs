@@ -34,7 +34,8 @@ pub(crate) enum HttpVersions {
     Auto,
 }
 
-/// Which certificates a client trusts, and the certificate that it has itself. TLS 1.3 and 1.2 (RFC 8446, RFC 5246).
+/// Which certificates a client trusts, and the certificate that it has itself. TLS 1.3 and 1.2 (RFC 8446, RFC
+/// 5246).
 ///
 /// ```no_run
 /// # async fn example() -> wireline::Result<()> {
@@ -44,15 +45,16 @@ pub(crate) enum HttpVersions {
 /// # }
 /// ```
 ///
-/// A client that is given none trusts the system's roots, as they were when the first such client of the process
-/// connected. A long-lived program for which they may change makes a new [`with_system_roots`](Self::with_system_roots)
-/// now and then.
+/// A client that is given none trusts the system's roots, as they were when the first such client of the
+/// process connected. A long-lived program for which they may change makes a new
+/// [`with_system_roots`](Self::with_system_roots) now and then.
 ///
 /// # Sessions
 ///
-/// A server's session is resumed when the same `ClientTls`, or a clone of it, connects to that name again (RFC 8446
-/// section 2.2): that saves the certificates on the wire and the work of checking them. Sessions with 256 servers are
-/// kept, in memory. So make one, and give its clones to all connections. No early data (0-RTT) is sent.
+/// A server's session is resumed when the same `ClientTls`, or a clone of it, connects to that name again (RFC
+/// 8446 section 2.2): that saves the certificates on the wire and the work of checking them. Sessions with 256
+/// servers are kept, in memory. So make one, and give its clones to all connections. No early data (0-RTT) is
+/// sent.
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
@@ -102,10 +104,10 @@ impl ClientTls {
         Self::trusting(Source::text("certificate", pem).roots()?)
     }
 
-    /// Trusts everyone: any certificate, for any name, expired or not. Whoever is on the way can then be the server, read
-    /// all that is sent and change it. It is for trying something out on a network of one's own;
-    /// [`with_ca_file`](Self::with_ca_file) with the server's own certificate, if that is self-signed, is as easy
-    /// and safe.
+    /// Trusts everyone: any certificate, for any name, expired or not. Whoever is on the way can then be the
+    /// server, read all that is sent and change it. It is for trying something out on a network of one's own;
+    /// [`with_ca_file`](Self::with_ca_file) with the server's own certificate, if that is self-signed, is as
+    /// easy and safe.
     ///
     /// # Errors
     /// When TLS cannot be set up at all.
@@ -129,9 +131,9 @@ impl ClientTls {
         Ok(Self { config: Arc::new(config) })
     }
 
-    /// Proves itself with this certificate chain, the client's own first, and its private key, from PEM files, to
-    /// servers that ask for a certificate (RFC 8446 section 4.3.2), whatever authorities they name. The key is PKCS #8,
-    /// PKCS #1 or SEC 1, and not encrypted.
+    /// Proves itself with this certificate chain, the client's own first, and its private key, from PEM files,
+    /// to servers that ask for a certificate (RFC 8446 section 4.3.2), whatever authorities they name. The key
+    /// is PKCS #8, PKCS #1 or SEC 1, and not encrypted.
     ///
     /// ```no_run
     /// # async fn example() -> wireline::Result<()> {
@@ -141,8 +143,8 @@ impl ClientTls {
     /// # }
     /// ```
     ///
-    /// A server of TLS 1.3 says only after the handshake that it does not accept it, or wants one where there is none:
-    /// that is [`ConnectError::Tls`](crate::ConnectError::Tls), too.
+    /// A server of TLS 1.3 says only after the handshake that it does not accept it, or wants one where there
+    /// is none: that is [`ConnectError::Tls`](crate::ConnectError::Tls), too.
     ///
     /// # Errors
     /// When a file cannot be read or is not PEM, or the key is not the certificate's.
@@ -189,8 +191,8 @@ impl ClientTls {
         .into()
     }
 
-    /// The same for other protocols on top, by their names in ALPN. All that is large in it is shared, and so are the
-    /// sessions.
+    /// The same for other protocols on top, by their names in ALPN. All that is large in it is shared, and so
+    /// are the sessions.
     pub(crate) fn config(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = protocol_names(alpn);
@@ -204,7 +206,8 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-/// Takes every certificate. The server still has to have its key, without which there would be no keys to encrypt by.
+/// Takes every certificate. The server still has to have its key, without which there would be no keys to
+/// encrypt by.
 #[derive(Debug)]
 struct AnyCertificate;
 

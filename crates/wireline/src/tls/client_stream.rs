@@ -11,8 +11,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::transport::Transport;
 
-/// A server that refuses a client after the handshake sends an alert and closes its socket. If the client writes before
-/// it reads, that fails, and the alert lies unread behind: so it is read then.
+/// A server that refuses a client after the handshake sends an alert and closes its socket. If the client
+/// writes before it reads, that fails, and the alert lies unread behind: so it is read then.
 pub(crate) struct ClientStream {
     stream: TlsStream<Transport>,
     /// Whether the server has said something: it has not refused the client then.
@@ -24,8 +24,8 @@ impl ClientStream {
         Self { stream, is_heard: false }
     }
 
-    /// What writing gave, or the alert behind it. A stream that cannot be written to has an alert, a reset or an end to
-    /// be read, so that it is waited for.
+    /// What writing gave, or the alert behind it. A stream that cannot be written to has an alert, a reset or
+    /// an end to be read, so that it is waited for.
     fn explain<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let error = match written {
             Poll::Ready(Err(error)) if !self.is_heard => error,

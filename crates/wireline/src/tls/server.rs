@@ -41,10 +41,10 @@ use crate::TlsError;
 ///
 /// With more than one certificate the client's SNI (RFC 6066 section 3) chooses, by the DNS names in the
 /// certificates' subjectAltName: the name itself first, then one with `*` for its first label (RFC 9525 section
-/// 6.3). Of several certificates for a name, the first counts whose kind of key the client can check, so that an
-/// RSA certificate can stand behind an ECDSA one. A client without SNI (one that asks for an address has none), or
-/// with a name that no certificate is for, gets the first certificate, as of nginx: it is the client that then finds
-/// the name to be wrong.
+/// 6.3). Of several certificates for a name, the first counts whose kind of key the client can check, so that
+/// an RSA certificate can stand behind an ECDSA one. A client without SNI (one that asks for an address has
+/// none), or with a name that no certificate is for, gets the first certificate that it can check, as of nginx:
+/// it is the client that then finds the name to be wrong.
 ///
 /// ```no_run
 /// # fn example() -> Result<(), wireline::TlsError> {
@@ -57,7 +57,6 @@ use crate::TlsError;
 /// # Client certificates
 ///
 /// ```no_run
-/// use http::StatusCode;
 /// use wireline::{Request, Server, ServerTls};
 ///
 /// # async fn example() -> wireline::Result<()> {
@@ -76,8 +75,8 @@ use crate::TlsError;
 ///
 /// # New certificates under a running server
 ///
-/// Clones are one and the same, so that one can be kept to [`reload`](Self::reload) by. What is built on from one,
-/// with [`and_pem_files`](Self::and_pem_files) and the like, is another.
+/// Clones are one and the same, so that one can be kept to [`reload`](Self::reload) by. What is built on from
+/// one, with [`and_pem_files`](Self::and_pem_files) and the like, is another.
 ///
 /// ```no_run
 /// # async fn example() -> wireline::Result<()> {
@@ -98,10 +97,10 @@ use crate::TlsError;
 ///
 /// # Sessions
 ///
-/// A client that comes again can resume its session (RFC 8446 section 2.2, in TLS 1.2 RFC 5077) by a ticket, of which
-/// the server keeps nothing but the keys: new ones every six hours, good for twelve. No early data (0-RTT) is taken.
-/// The client's certificate comes with the session and is not checked again: one that has expired meanwhile is good
-/// until the ticket is not.
+/// A client that comes again can resume its session (RFC 8446 section 2.2, in TLS 1.2 RFC 5077) by a ticket, of
+/// which the server keeps nothing but the keys: new ones every six hours, good for twelve. No early data
+/// (0-RTT) is taken. The client's certificate comes with the session and is not checked again: one that has
+/// expired meanwhile is good until the ticket is not.
 #[derive(Clone)]
 pub struct ServerTls {
     credentials: Arc<Credentials>,
@@ -110,8 +109,8 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// A certificate chain, the server's own first, and its private key, from PEM files. The key is PKCS #8, PKCS #1
-    /// or SEC 1, and not encrypted.
+    /// A certificate chain, the server's own first, and its private key, from PEM files. The key is PKCS #8,
+    /// PKCS #1 or SEC 1, and not encrypted.
     ///
     /// # Errors
     /// When a file cannot be read or is not PEM, or the key is not the certificate's.
@@ -179,10 +178,10 @@ impl ServerTls {
         self.changed(|setup| setup.client_ca = Some((Source::text("client CA", pem), true)))
     }
 
-    /// Writes the secrets of each connection to the file that the environment variable `SSLKEYLOGFILE` names, for a
-    /// program such as Wireshark to read the traffic by (RFC 9850). It is for debugging: who has that file reads
-    /// everything. The variable is looked at now; without it, nothing is written, and a file that cannot be written is
-    /// only logged. Off by default.
+    /// Writes the secrets of each connection to the file that the environment variable `SSLKEYLOGFILE` names,
+    /// for a program such as Wireshark to read the traffic by (RFC 9850). It is for debugging: who has that
+    /// file reads everything. The variable is looked at now; without it, nothing is written, and a file that
+    /// cannot be written is only logged. Off by default.
     #[must_use]
     pub fn key_log(self) -> Self {
         let mut config = ServerConfig::clone(&self.config);
@@ -190,9 +189,9 @@ impl ServerTls {
         Self { config: Arc::new(config), ..self }
     }
 
-    /// Reads its files again: certificates, keys, client CAs. What was given as text stays as it is. Handshakes from now
-    /// on are by what was read, on all listeners that have a clone of this; connections go on as they are. No session
-    /// from before is resumed, so that what was withdrawn is gone.
+    /// Reads its files again: certificates, keys, client CAs. What was given as text stays as it is. Handshakes
+    /// from now on are by what was read, on all listeners that have a clone of this; connections go on as they
+    /// are. No session from before is resumed, so that what was withdrawn is gone.
     ///
     /// It reads files without giving way to other tasks: microseconds on most disks.
     ///
@@ -203,8 +202,8 @@ impl ServerTls {
         self.install(&setup)
     }
 
-    /// Takes over the certificates and client CAs of `other`, for which what [`reload`](Self::reload) says holds: for
-    /// certificates that do not come from files.
+    /// Takes over the certificates and client CAs of `other`, for which what [`reload`](Self::reload) says
+    /// holds: for certificates that do not come from files.
     ///
     /// # Errors
     /// As when `other` was made, since its files are read again. Then all is as it was.
@@ -255,8 +254,8 @@ impl ServerTls {
         Arc::clone(&self.config).into()
     }
 
-    /// The same for other protocols on top, by their names in ALPN. It shares certificates, client CAs and ticket keys,
-    /// so that a reload is one for all.
+    /// The same for other protocols on top, by their names in ALPN. It shares certificates, client CAs and
+    /// ticket keys, so that a reload is one for all.
     pub(crate) fn config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
         let mut config = ServerConfig::clone(&self.config);
         config.alpn_protocols = protocol_names(alpn);
@@ -298,8 +297,8 @@ impl Setup {
     }
 }
 
-/// What a server proves its names with, and the keys of its tickets. rustls asks for both here at each handshake, so
-/// that whoever has a configuration has what was read last.
+/// What a server proves its names with, and the keys of its tickets. rustls asks for both here at each
+/// handshake, so that whoever has a configuration has what was read last.
 struct Credentials {
     /// Locked as long as it is being read, so that the last one to read is the last one to be heard.
     setup: Mutex<Setup>,

@@ -23,8 +23,8 @@ impl Certificates {
         Self { all, by_name }
     }
 
-    /// Of those for `name`, or of all if there is none, the first that the client can check; the first if it can check
-    /// none, which rustls then says.
+    /// Of those for `name`, or of all if there is none, the first that the client can check; the first if it
+    /// can check none, which rustls then says.
     pub(super) fn choose(
         &self,
         name: Option<&str>,
@@ -51,8 +51,8 @@ impl fmt::Debug for Certificates {
     }
 }
 
-/// The DNS names that a certificate is for. They only choose among one's own certificates: whether one is good for a
-/// name is the client's to find out.
+/// The DNS names that a certificate is for. They only choose among one's own certificates: whether one is good
+/// for a name is the client's to find out.
 fn names(key: &CertifiedKey) -> Vec<String> {
     let parsed = key.cert.first().and_then(|certificate| EndEntityCert::try_from(certificate).ok());
     let Some(parsed) = parsed else { return Vec::new() };

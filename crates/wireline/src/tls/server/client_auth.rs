@@ -51,9 +51,9 @@ impl ClientRule {
     }
 }
 
-/// The rule in force, which can be replaced while rustls asks. It borrows the authorities' names for as long as it has
-/// this, so rules that are out of force stay behind: as many as a reload has brought changes of them, not as many as
-/// there were reloads.
+/// The rule in force, which can be replaced while rustls asks. It borrows the authorities' names for as long as
+/// it has this, so rules that are out of force stay behind: as many as a reload has brought changes of them,
+/// not as many as there were reloads.
 pub(super) struct ClientAuth(Generation);
 
 struct Generation {
