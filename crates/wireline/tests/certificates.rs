@@ -191,6 +191,29 @@ async fn a_client_without_a_certificate_or_with_a_strangers_is_told_so_each_time
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_refused_can_say_all_that_it_wanted_before_it_hears_why() {
+    let authority = Authority::new();
+    let server = authority.server(&["localhost"]).client_ca_pem(authority.pem().as_bytes());
+    let addr = listen(&mirror().tls(server.expect("it is a certificate")));
+    let peer = tokio::task::spawn_blocking(move || {
+        let config = client_config(&authority, &[&TLS13]).with_no_client_auth();
+        let mut peer = raw_client(addr, &Arc::new(config), "localhost");
+        while peer.conn.is_handshaking() {
+            peer.conn.complete_io(&mut peer.sock).expect("to a client it looks well");
+        }
+        // A socket that was closed in between would answer the first of these with a reset.
+        for _ in 0..3 {
+            peer.conn.writer().write_all(&RawPeer::request_head("")).expect("there is room");
+            peer.conn.write_tls(&mut peer.sock).expect("the server listens");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let refusal = peer.read(&mut [0; 1]).expect_err("it has no certificate");
+        assert_says(&refusal, &["CertificateRequired"]);
+    });
+    soon(peer).await.expect("the peer is content");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_it_is_optional_a_client_may_have_no_certificate_but_not_a_strangers() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let me = authority.vouch_for(&["me.example"]);

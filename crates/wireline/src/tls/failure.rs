@@ -30,7 +30,7 @@ pub(crate) fn alert(error: &(dyn Error + 'static)) -> Option<io::Error> {
 
 /// A reset in the place of an answer, which may be all that comes of an alert.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}. So ends, too, what a server says that wants a client certificate, or another one")]
+#[error("{0}. A server may refuse so a client that has not got the certificate that it wants")]
 struct Reset(#[source] Box<dyn Error + Send + Sync>);
 
 /// Says of a reset what may be behind it.
@@ -122,8 +122,8 @@ mod tests {
     #[test]
     fn of_a_reset_and_nothing_else_it_is_said_what_may_be_behind_it() {
         let explain = |kind: io::ErrorKind| explain_reset(Box::new(io::Error::from(kind))).to_string();
-        assert!(explain(io::ErrorKind::ConnectionReset).contains("client certificate"));
-        assert!(!explain(io::ErrorKind::UnexpectedEof).contains("client certificate"));
+        assert!(explain(io::ErrorKind::ConnectionReset).contains("the certificate that it wants"));
+        assert!(!explain(io::ErrorKind::UnexpectedEof).contains("certificate"));
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl ServerTls {
     /// Lets in only clients with a certificate that an authority in this PEM file vouches for (RFC 8446 section
     /// 4.3.2), for the use of client authentication if it names uses (RFC 5280 section 4.2.1.12).
     /// [`Request::peer_certificates`](crate::Request::peer_certificates) gives it. Others are refused in the TLS
-    /// handshake. Lists of revoked certificates are not asked.
+    /// handshake. Lists of revoked certificates (CRLs) are not asked. Of this and its like the last call counts.
     ///
     /// # Errors
     /// When the file cannot be read, is not PEM, or has no certificate.
