@@ -191,7 +191,8 @@ impl ServerTls {
 
     /// Reads its files again: certificates, keys, client CAs. What was given as text stays as it is. Handshakes
     /// from now on are by what was read, on all listeners that have a clone of this; connections go on as they
-    /// are. No session from before is resumed, so that what was withdrawn is gone.
+    /// are. No session from before is resumed, so that what was withdrawn is gone; only a handshake that is under
+    /// way at that moment can still be by what was before, and its session with it.
     ///
     /// It reads files without giving way to other tasks: microseconds on most disks.
     ///
