@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wireline::{CloseEvent, Config, Deflate, Request, Result, Server, ServerHandle, ServerTls, WebSocket};
 
-use crate::{page, size};
+use crate::{key_log, page, size};
 
 /// How long open connections may take to close after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(5);
@@ -27,13 +27,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ORIGIN")]
     origin: Vec<String>,
 
-    /// Serve wss:// with this certificate chain (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-
-    /// The certificate's private key (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArgs,
 
     /// Speak HTTP/2 without TLS, by prior knowledge, and no HTTP/1.1. With a certificate both are spoken anyhow
     #[arg(long, conflicts_with = "tls_cert")]
@@ -60,6 +55,45 @@ pub(crate) struct ServeArgs {
     quiet: bool,
 }
 
+/// With what to serve wss://.
+#[derive(Debug, clap::Args)]
+struct TlsArgs {
+    /// Serve wss:// with this certificate chain (PEM). Repeated, with a key each, for several names: the first
+    /// is for clients that ask for none of them. SIGHUP has all files read again
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Vec<PathBuf>,
+
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Vec<PathBuf>,
+
+    /// Let in only clients with a certificate that an authority in this file (PEM) vouches for
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// `None` without a certificate.
+    fn load(&self) -> Result<Option<ServerTls>> {
+        let (certs, keys) = (self.tls_cert.len(), self.tls_key.len());
+        if certs != keys {
+            let words =
+                format!("--tls-cert and --tls-key go in pairs, in order: here are {certs} and {keys}");
+            return Err(wireline::Error::other(words));
+        }
+        let mut pairs = self.tls_cert.iter().zip(&self.tls_key);
+        let Some((cert, key)) = pairs.next() else { return Ok(None) };
+        let mut tls = ServerTls::from_pem_files(cert, key)?;
+        for (cert, key) in pairs {
+            tls = tls.and_pem_files(cert, key)?;
+        }
+        if let Some(ca) = &self.client_ca {
+            tls = tls.client_ca_file(ca)?;
+        }
+        Ok(Some(if key_log::is_wanted() { tls.key_log() } else { tls }))
+    }
+}
+
 /// Serves until Ctrl-C or SIGTERM.
 pub(crate) async fn run(args: ServeArgs) -> ExitCode {
     match try_run(args).await {
@@ -82,8 +116,9 @@ async fn try_run(args: ServeArgs) -> Result<()> {
         .on_http(|request| async move { page::respond(&request) })
         .on_request(move |request| handle(request, quiet));
     let mut schemes = ("http", "ws");
-    if let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) {
-        server = server.tls(ServerTls::from_pem_files(cert, key)?);
+    let tls = args.tls.load()?;
+    if let Some(tls) = &tls {
+        server = server.tls(tls.clone());
         schemes = ("https", "wss");
     }
     if args.http2 {
@@ -98,6 +133,9 @@ async fn try_run(args: ServeArgs) -> Result<()> {
     let listener = server.bind(args.addr)?;
     // Before anyone is told that it listens, so that no signal is missed.
     let mut signals = Signals::new()?;
+    if let Some(tls) = tls {
+        tokio::spawn(reload_at(signal(SignalKind::hangup())?, tls));
+    }
     let addr = listener.local_addr()?;
     eprintln!("listening on {}://{addr}/ (echo at {}://{addr}/, clock at /push)", schemes.0, schemes.1);
     let handle = listener.handle();
@@ -122,6 +160,18 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Reads certificates again at each SIGHUP.
+async fn reload_at(mut hangup: Signal, tls: ServerTls) {
+    while hangup.recv().await.is_some() {
+        match tls.reload() {
+            Ok(()) => eprintln!(
+                "read certificates, keys and client CAs again: they are for connections from now on"
+            ),
+            Err(error) => eprintln!("wireline: {error}; the certificates of before stay"),
         }
     }
 }

@@ -51,7 +51,7 @@ use crate::{
     entropy,
     request::parse_header,
     server::LONGEST_TIMEOUT,
-    tls::{HTTP_2, HttpVersions},
+    tls::{self, Alert, ClientStream, HTTP_2, HttpVersions},
     transport::Transport,
 };
 
@@ -149,7 +149,8 @@ impl Connect {
         self
     }
 
-    /// Which certificates to trust for `wss://`. By default those that the system does.
+    /// Which certificates to trust for `wss://`, and which one to have. By default those that the system trusts, and
+    /// none. Give clones of one [`ClientTls`] to all connections, so that they resume sessions.
     pub fn tls(mut self, tls: ClientTls) -> Self {
         self.tls = Some(tls);
         self
@@ -200,7 +201,8 @@ impl Connect {
     }
 
     /// Goes through a proxy: `http://` and `https://` by CONNECT, `socks5://`, which resolves the host's name;
-    /// with `user:password@` if it wants them. A proxy over TLS is checked as [`tls`](Self::tls) says.
+    /// with `user:password@` if it wants them. A proxy over TLS is checked as [`tls`](Self::tls) says, and gets
+    /// that one's certificate if it asks for one.
     ///
     /// Without this it is the environment's: `HTTPS_PROXY` for `wss://`, `HTTP_PROXY` for `ws://`, and
     /// `ALL_PROXY`, where `NO_PROXY` does not name the host. None of them is for this machine's own addresses.
@@ -226,8 +228,9 @@ impl Connect {
     /// [handshake timeout](Self::handshake_timeout). By default none is: it is
     /// [`ConnectError::Rejected`].
     ///
-    /// None is followed from `wss://` to `ws://`, and none with a stream of its own ([`over`](Self::over)). On another host or port, no header that was set here is sent
-    /// but `Origin`, `User-Agent` and `Accept-Language`, since any could be a secret; subprotocols are.
+    /// None is followed from `wss://` to `ws://`, and none with a stream of its own ([`over`](Self::over)). On another
+    /// host or port, no header that was set here is sent but `Origin`, `User-Agent` and `Accept-Language`, since any
+    /// could be a secret; subprotocols are. The client's certificate is shown to whoever asks for one.
     pub fn redirects(mut self, most: u8) -> Self {
         self.redirects = most;
         self
@@ -392,15 +395,19 @@ impl Attempt {
                     .await?
             }
         };
-        let (transport, is_http2) = if self.target.is_secure {
+        let Secured { transport, is_http2, alert } = if self.target.is_secure {
             secure(transport, &self.target.host, self.tls.as_ref(), versions).await?
         } else {
-            (transport, versions == HttpVersions::Http2)
+            Secured { transport, is_http2: versions == HttpVersions::Http2, alert: Alert::default() }
         };
         if !is_http2 {
             return Ok(Some(Reached::Http1(transport, remote_addr)));
         }
-        let connection = http2::Connection::begin(transport, remote_addr).await?;
+        let begun = http2::Connection::begin(transport, remote_addr).await;
+        let connection = begun.map_err(|error| match alert.error() {
+            Some(source) => ConnectError::Tls { host: self.target.host.clone(), source },
+            None => self.refused_by_tls(error),
+        })?;
         if let (Some(shared), Some(connection)) = (shared, &connection) {
             shared.http2.push(connection.downgrade());
         }
@@ -409,19 +416,25 @@ impl Attempt {
 
     /// Sends the request on a connection of its own.
     async fn ask(&mut self, reached: Reached) -> Result<Answer, ConnectError> {
-        match reached {
+        let (response, remote_addr) = match reached {
             Reached::Http1(transport, remote_addr) => {
-                let response = exchange(transport, self.request(false)?).await?;
-                self.conclude(response.map(Rest::Http1), remote_addr).await
+                let response = exchange(transport, self.request(false)?).await;
+                (response.map(|response| Some(response.map(Rest::Http1))), remote_addr)
             }
             Reached::Http2(connection) => {
                 let remote_addr = connection.remote_addr();
-                match connection.exchange(self.request(true)?).await? {
-                    Some(response) => self.conclude(response, remote_addr).await,
-                    None => Err(ConnectError::Http("the server hung up on HTTP/2".into())),
-                }
+                (connection.exchange(self.request(true)?).await, remote_addr)
             }
+        };
+        match response.map_err(|error| self.refused_by_tls(error))? {
+            Some(response) => self.conclude(response, remote_addr).await,
+            None => Err(ConnectError::Http("the server hung up on HTTP/2".into())),
         }
+    }
+
+    /// What an error of HTTP is if TLS is behind it.
+    fn refused_by_tls(&self, error: ConnectError) -> ConnectError {
+        if self.target.is_secure { refused_by_tls(error, &self.target.host) } else { error }
     }
 
     /// Makes a WebSocket of a response, if it agrees to one.
@@ -547,8 +560,11 @@ impl Attempt {
                 return self.ask_http3(stream, &connection, request).await;
             }
         }
-        let tls = self.tls.clone().map_or_else(ClientTls::with_system_roots, Ok)?;
-        let connection = http3::connect(&self.target, &tls, port).await?;
+        let tls = match &self.tls {
+            Some(tls) => tls,
+            None => ClientTls::shared()?,
+        };
+        let connection = http3::connect(&self.target, tls, port).await?;
         if let Some(connections) = &mut connections {
             connections.http3.push(connection.downgrade());
         }
@@ -611,21 +627,25 @@ async fn reach(
     Ok((Transport::Tcp(stream), remote_addr))
 }
 
-/// Does the TLS handshake with a host, and agrees on a version of HTTP: whether it is HTTP/2.
+/// A transport that is as safe as the URL wants it.
+struct Secured {
+    transport: Transport,
+    is_http2: bool,
+    /// Why it is of no use after all.
+    alert: Alert,
+}
+
+/// Does the TLS handshake with a host, and agrees on a version of HTTP.
 async fn secure(
     transport: Transport,
     host: &str,
     tls: Option<&ClientTls>,
     versions: HttpVersions,
-) -> Result<(Transport, bool), ConnectError> {
+) -> Result<Secured, ConnectError> {
     let failed = |source| ConnectError::Tls { host: host.to_owned(), source };
-    let system;
     let tls = match tls {
         Some(tls) => tls,
-        None => {
-            system = ClientTls::with_system_roots()?;
-            &system
-        }
+        None => ClientTls::shared()?,
     };
     let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(std::io::Error::other(error)))?;
     let stream = tls.connector(versions).connect(name, transport).await.map_err(failed)?;
@@ -633,7 +653,22 @@ async fn secure(
     if versions == HttpVersions::Http2 && !is_http2 {
         return Err(ConnectError::Http("the server does not speak HTTP/2".into()));
     }
-    Ok((Transport::Boxed(Box::new(stream)), is_http2))
+    let stream = ClientStream::new(stream);
+    let alert = stream.alert();
+    Ok(Secured { transport: Transport::Boxed(Box::new(stream)), is_http2, alert })
+}
+
+/// What a failure of HTTP is if TLS is behind it: a server of TLS 1.3 looks at the client's certificate when to the
+/// client the handshake is over (RFC 8446 section 2), so that its alert comes in the place of a response, if a reset
+/// does not overtake it.
+fn refused_by_tls(error: ConnectError, host: &str) -> ConnectError {
+    match error {
+        ConnectError::Http(source) => match tls::alert(&*source) {
+            Some(source) => ConnectError::Tls { host: host.to_owned(), source },
+            None => ConnectError::Http(tls::explain_reset(source)),
+        },
+        error => error,
+    }
 }
 
 impl fmt::Display for Connect {

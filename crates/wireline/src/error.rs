@@ -8,7 +8,7 @@ use wireline_proto::{
     handshake::{InvalidProtocols, ProtocolNotOffered, ResponseError},
 };
 
-use crate::{ReconnectError, browser::Exception, close::CloseEvent};
+use crate::{ReconnectError, browser::Exception, close::CloseEvent, tls};
 
 /// An error of whatever kind.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -216,8 +216,10 @@ pub enum ConnectError {
         /// Status, headers, and up to 64 KiB of the body.
         response: Box<http::Response<Bytes>>,
     },
-    /// TLS failed: most often a certificate that is not trusted, expired, or for another name.
-    #[error("TLS with {host} failed: {source}")]
+    /// TLS failed: most often a certificate that is not trusted, expired, or for another name; or the server wants
+    /// one of the client and has got none, or not the right one. The message says what can be done where that is
+    /// known.
+    #[error("TLS with {host} failed: {source}{}", tls::advice(.source))]
     Tls {
         /// The host.
         host: String,
@@ -243,21 +245,41 @@ pub enum ConnectError {
 }
 
 /// Why certificates or keys could not be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file could not be read or is not PEM.
+    /// The caller's fault: a file or text that could not be read, is not PEM, or has not in it what it should.
     #[error("{path}: {reason}")]
     File {
-        /// The file.
+        /// The file, or what the text was to be.
         path: String,
         /// What is wrong.
         reason: String,
     },
-    /// The certificate and the key do not go together, or one of them is not usable.
-    #[error("the certificate or key cannot be used: {0}")]
-    Certificate(#[from] rustls::Error),
+    /// The caller's fault: the certificate and the key do not go together, or one of them is not usable.
+    #[error("{certificate} and {key} cannot be used: {reason}")]
+    KeyPair {
+        /// The file of the certificate, or `certificate`.
+        certificate: String,
+        /// The file of the key, or `key`.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The system has no trusted root certificates; give a CA file.
     #[error("no trusted root certificates were found on this system; give a CA file")]
     NoRoots,
+    /// TLS itself could not be set up, as where the system has no random bytes.
+    #[error("TLS could not be set up: {reason}")]
+    Setup {
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl TlsError {
+    #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
+    pub(crate) fn setup(error: impl ToString) -> Self {
+        Self::Setup { reason: error.to_string() }
+    }
 }

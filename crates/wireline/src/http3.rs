@@ -21,9 +21,6 @@ pub(crate) const ALPN: &[u8] = b"h3";
 /// Bytes of a head, as RFC 9114 section 4.2.2 counts them, and of its field section as it is sent.
 pub(crate) const MAX_HEAD: u32 = 64 << 10;
 
-/// Streams of one connection at a time: WebSockets and requests.
-pub(crate) const MAX_STREAMS: u32 = 128;
-
 /// Streams in one direction: the three of RFC 9114 and RFC 9204, and some that mean nothing (section 6.2.3).
 const MAX_UNIDIRECTIONAL_STREAMS: u32 = 8;
 
@@ -121,13 +118,13 @@ pub(crate) fn connection_lost(lost: ConnectionError) -> io::Error {
     io::Error::new(kind, lost)
 }
 
-/// How QUIC is spoken where each of `streams` streams may bring `window` bytes ahead of its application: the
+/// How QUIC is spoken where the peer may open `streams` streams, and each may bring `window` bytes ahead of its application: the
 /// connection's window is that of all of them together, so that one whose application does not read does not
 /// hold up the others.
 pub(crate) fn transport_config(streams: u32, window: u32) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(MAX_STREAMS.into())
+        .max_concurrent_bidi_streams(streams.into())
         .max_concurrent_uni_streams(MAX_UNIDIRECTIONAL_STREAMS.into())
         .stream_receive_window(window.into())
         .receive_window(VarInt::from_u32(streams.saturating_mul(window)))

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use wireline_proto::{Config, handshake::UpgradeRequest};
 
 use crate::{
-    AcceptError, Result, SetCookie, WebSocket, cookie,
+    AcceptError, PeerCertificates, Result, SetCookie, WebSocket, cookie,
     driver::{Link, Opened, Seat},
     events::Events,
     registry::Registration,
@@ -237,6 +237,15 @@ impl Request {
     #[must_use]
     pub fn client_ip(&self) -> Option<IpAddr> {
         self.inner.channel.client_ip
+    }
+
+    /// The certificate chain that the client has proved itself with in TLS: each certificate in DER, the client's own
+    /// first. Empty if it has none, which can be only where the server
+    /// [asks for none](crate::ServerTls#client-certificates), or has it optional. What is in it is for a crate such
+    /// as `x509-parser` to say.
+    #[must_use]
+    pub fn peer_certificates(&self) -> &[Bytes] {
+        self.inner.head.extensions.get().map_or(&[], PeerCertificates::as_slice)
     }
 
     /// Agrees to the connection: await the builder for the [`WebSocket`].

@@ -1,10 +1,12 @@
 //! The server: listens, speaks HTTP until a request asks for a WebSocket, and hands that to a handler.
 
 mod answer;
+mod http2;
 #[cfg(feature = "http3")]
 mod http3;
 mod http_connection;
 mod listener;
+mod multiplexed;
 mod proxy_protocol;
 mod router;
 mod service;

@@ -106,7 +106,7 @@ impl Transport {
 /// How a transport comes back from HTTP, after the answer that makes a WebSocket of it.
 pub(crate) enum Handover {
     Hyper(OnUpgrade),
-    #[cfg(feature = "http3")]
+    /// Of a stream among others.
     Stream(tokio::sync::oneshot::Receiver<Transport>),
 }
 
@@ -115,7 +115,6 @@ impl Handover {
     pub(crate) async fn take(self) -> Result<(Transport, Bytes), BoxError> {
         match self {
             Self::Hyper(on_upgrade) => Ok(Transport::take_back(on_upgrade.await?)),
-            #[cfg(feature = "http3")]
             Self::Stream(stream) => Ok((stream.await?, Bytes::new())),
         }
     }
@@ -125,7 +124,6 @@ impl Handover {
     pub(crate) fn forgo(&self) -> Forgoing {
         match self {
             Self::Hyper(on_upgrade) => Forgoing(Some(on_upgrade.clone())),
-            #[cfg(feature = "http3")]
             Self::Stream(_) => Forgoing(None),
         }
     }

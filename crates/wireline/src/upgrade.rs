@@ -16,7 +16,7 @@ use wireline_proto::{
 };
 
 use crate::{
-    Body, Request, Result, ServerHandle,
+    Body, PeerCertificates, Request, Result, ServerHandle,
     origin::OriginRule,
     registry::Registry,
     request::{Matched, Unanswered, WEBSOCKET, extended_connect, settle_host},
@@ -146,6 +146,9 @@ impl Upgrade {
             _ => UpgradeRequest::check(&request)?,
         };
         settle_host(&mut request);
+        if let Some(peer_certificates) = extensions.get::<PeerCertificates>() {
+            request.extensions_mut().insert(peer_certificates.clone());
+        }
         Ok(Self {
             head: request.into_parts().0,
             upgrade,

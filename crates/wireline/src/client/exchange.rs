@@ -37,8 +37,15 @@ pub(super) async fn exchange(
         .await
         .map_err(failed)?;
     // Ends with the upgrade, or with the response's body when that is dropped.
-    tokio::spawn(connection.with_upgrades());
-    let response = sender.send_request(request.map(|()| Empty::<Bytes>::new())).await.map_err(failed)?;
+    let connection = tokio::spawn(connection.with_upgrades());
+    let response = match sender.send_request(request.map(|()| Empty::<Bytes>::new())).await {
+        Ok(response) => response,
+        // The connection failed before it had the request: it knows why.
+        Err(error) if error.is_canceled() => {
+            return Err(failed(connection.await.ok().and_then(Result::err).unwrap_or(error)));
+        }
+        Err(error) => return Err(failed(error)),
+    };
     // hyper's own limit lets through what comes in one read.
     let head: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if head > MAX_HEAD {
@@ -68,8 +75,7 @@ where
 /// What comes behind a response's head: a refusal's body, or the WebSocket.
 pub(super) enum Rest {
     Http1(Incoming),
-    /// With the connection, which ends with its last stream.
-    Http2(Incoming, http2::Connection),
+    Http2(Box<http2::Stream>),
     #[cfg(feature = "http3")]
     Http3(Box<crate::http3::RequestStream>),
 }
@@ -82,10 +88,7 @@ impl Rest {
             Self::Http1(body) => {
                 Ok(Transport::take_back(hyper::upgrade::on(Response::from_parts(head, body)).await?))
             }
-            Self::Http2(body, connection) => {
-                let upgraded = hyper::upgrade::on(Response::from_parts(head, body)).await?;
-                Ok((connection.stream(upgraded), Bytes::new()))
-            }
+            Self::Http2(stream) => Ok((Transport::Boxed(stream), Bytes::new())),
             #[cfg(feature = "http3")]
             Self::Http3(stream) => Ok((Transport::Boxed(stream), Bytes::new())),
         }
@@ -98,9 +101,8 @@ impl Body for Rest {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
-            Self::Http1(body) | Self::Http2(body, _) => {
-                Pin::new(body).poll_frame(cx).map_err(io::Error::other)
-            }
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(io::Error::other),
+            Self::Http2(stream) => Pin::new(stream).poll_frame(cx),
             #[cfg(feature = "http3")]
             Self::Http3(stream) => Pin::new(stream).poll_frame(cx),
         }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     ClientTls, ConnectError,
-    http3::{self, ALPN, Connection, RequestStream, connection_lost, transport_config},
+    http3::{self, Connection, RequestStream, connection_lost, transport_config},
 };
 
 /// Bytes that the server may send on one stream ahead of its application.
@@ -30,9 +30,12 @@ const STREAMS: u32 = 100;
 pub(super) async fn connect(target: &Target, tls: &ClientTls, port: u16) -> Result<Connection, ConnectError> {
     let of_tls = |source| ConnectError::Tls { host: target.host.clone(), source };
     let tls =
-        QuicClientConfig::try_from(tls.config(&[ALPN])).map_err(|error| of_tls(io::Error::other(error)))?;
+        QuicClientConfig::try_from(tls.http3_config()).map_err(|error| of_tls(io::Error::other(error)))?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(Arc::new(transport_config(STREAMS, STREAM_WINDOW)));
+    let mut transport = transport_config(STREAMS, STREAM_WINDOW);
+    // A server opens none for requests (RFC 9114 section 6.1).
+    transport.max_concurrent_bidi_streams(0_u32.into());
+    config.transport_config(Arc::new(transport));
     let attempt = |address| attempt(address, target.host.clone(), config.clone());
     let quic = race(addresses(&target.host, port).await?, attempt).await.map_err(|source| {
         if is_of_tls(&source) {

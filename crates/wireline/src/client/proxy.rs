@@ -21,7 +21,7 @@ use url::Host;
 use super::{
     dial::dial,
     exchange::{exchange, keep_body},
-    secure,
+    refused_by_tls, secure,
     target::Target,
 };
 use crate::{ClientTls, ConnectError, tls::HttpVersions, transport::Transport};
@@ -116,8 +116,8 @@ impl Proxy {
             Kind::Http => self.connect(transport, target, deadline).await,
             Kind::Https => {
                 let secured = secure(transport, &self.host, tls, HttpVersions::Http1).await;
-                let (transport, _) = secured.map_err(|error| self.failed(error))?;
-                self.connect(transport, target, deadline).await
+                let secured = secured.map_err(|error| self.failed(error))?;
+                self.connect(secured.transport, target, deadline).await
             }
             Kind::Socks5 => self.greet(transport, target).await,
         }
@@ -140,7 +140,10 @@ impl Proxy {
         if let Some(credentials) = self.intercept.basic_auth() {
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, credentials.clone());
         }
-        let response = exchange(transport, request).await.map_err(|error| self.failed(error))?;
+        let response = exchange(transport, request)
+            .await
+            .map_err(|error| if self.kind == Kind::Https { refused_by_tls(error, &self.host) } else { error })
+            .map_err(|error| self.failed(error))?;
         if !response.status().is_success() {
             let response = Box::new(keep_body(response, deadline).await);
             return Err(ConnectError::ProxyRejected { proxy: self.name(), response });

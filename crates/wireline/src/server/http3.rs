@@ -3,23 +3,24 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode};
-use http_body_util::Empty;
+use http::{HeaderValue, Response, StatusCode};
+use http_body::Body;
 use quinn::{EndpointConfig, Incoming, ServerConfig, TokioRuntime, crypto::rustls::QuicServerConfig};
-use tokio::sync::{oneshot, watch};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
 
-use super::{Options, Phase, answer::answer};
-use crate::{
-    ServerTls, SetupError,
-    http3::{ALPN, Code, Connection, Error, MAX_STREAMS, RequestStream, transport_config},
-    registry::Registry,
-    request::extended_connect,
-    response::status_response,
-    transport::{Handover, Transport},
+use super::{
+    Options, Phase, Service,
+    multiplexed::{self, Exchange, Lease, MAX_STREAMS, STREAM_WINDOW},
 };
-
-/// Bytes that a client may send on one stream ahead of its application.
-const STREAM_WINDOW: u32 = 64 << 10;
+use crate::{
+    PeerCertificates, ServerTls, SetupError,
+    error::BoxError,
+    http3::{ALPN, Code, Connection, Error, RequestStream, transport_config},
+    registry::Registry,
+    response::status_response,
+    transport::Transport,
+};
 
 /// With more connections than this, who comes must show first that the address is theirs (RFC 9000 section 8.1).
 const UNVALIDATED: usize = 1000;
@@ -63,7 +64,9 @@ impl Listener {
         registry: Arc<Registry>,
         mut phase: watch::Receiver<Phase>,
     ) {
-        let serving = Serving { options, registry, phase: phase.clone() };
+        let timeout = options.handshake_timeout;
+        let serving =
+            Serving { service: Service::new(options, registry, None), phase: phase.clone(), timeout };
         loop {
             let incoming = tokio::select! {
                 biased;
@@ -87,41 +90,43 @@ impl Listener {
     }
 }
 
-/// What all connections of a listener share.
+/// What serves a connection, and each of its requests.
 #[derive(Clone)]
 struct Serving {
-    options: Arc<Options>,
-    registry: Arc<Registry>,
+    service: Service,
     phase: watch::Receiver<Phase>,
+    timeout: Duration,
 }
 
 impl Serving {
-    async fn serve_connection(self, incoming: Incoming) {
-        let timeout = self.options.handshake_timeout;
+    async fn serve_connection(mut self, incoming: Incoming) {
         let remote_addr = incoming.remote_address();
-        let begun = tokio::time::timeout(timeout, async {
+        let begun = tokio::time::timeout(self.timeout, async {
             let quic = incoming.await.map_err(|error| Error::Quic(error.into()))?;
-            Connection::begin(quic).await
+            let peer_certificates = peer_certificates(&quic);
+            Ok::<_, Error>((Connection::begin(quic).await?, peer_certificates))
         });
         let connection = match begun.await {
-            Ok(Ok(connection)) => connection,
+            Ok(Ok((connection, peer_certificates))) => {
+                self.service = self.service.remote_addr(remote_addr).peer_certificates(peer_certificates);
+                connection
+            }
             Ok(Err(error)) => return tracing::debug!(%error, ?remote_addr, "a QUIC handshake failed"),
             Err(_) => return tracing::debug!(?remote_addr, "a QUIC handshake took too long"),
         };
         let mut until = self.phase.clone();
         tokio::select! {
-            () = self.serve_requests(&connection, remote_addr) => {}
+            () = self.serve_requests(&connection) => {}
             Ok(_) = until.wait_for(|phase| *phase >= Phase::Over) => connection.close(Code::NO_ERROR),
         }
     }
 
     /// Answers requests until the connection is over, or those that came before the server began to close.
-    async fn serve_requests(&self, connection: &Connection, remote_addr: SocketAddr) {
+    async fn serve_requests(&self, connection: &Connection) {
         let mut phase = self.phase.clone();
-        // Each request's task keeps one of these, and so does the WebSocket that becomes of it.
         let (under_way, lease) = watch::channel(());
         let mut next = 0;
-        let first = tokio::time::sleep(self.options.handshake_timeout);
+        let first = tokio::time::sleep(self.timeout);
         let mut first = std::pin::pin!(first);
         loop {
             let stream = tokio::select! {
@@ -133,8 +138,7 @@ impl Serving {
             };
             let Some(stream) = stream else { return connection.close(Code::NO_ERROR) };
             next = stream.id() + 4;
-            let request = self.clone().serve_request(stream, remote_addr, lease.clone());
-            tokio::spawn(request);
+            tokio::spawn(self.clone().serve_request(stream, lease.clone()));
         }
         connection.go_away(next).await;
         drop(lease);
@@ -149,15 +153,12 @@ impl Serving {
         }
     }
 
-    async fn serve_request(
-        self,
-        mut stream: RequestStream,
-        remote_addr: SocketAddr,
-        lease: watch::Receiver<()>,
-    ) {
-        let timeout = self.options.handshake_timeout;
+    async fn serve_request(self, mut stream: RequestStream, lease: Lease) {
+        let Self { service, timeout, .. } = self;
         let served = match tokio::time::timeout(timeout, stream.read_request()).await {
-            Ok(Ok(request)) => self.answer(request, stream, remote_addr, lease).await,
+            Ok(Ok(request)) => {
+                multiplexed::serve(request, Http3Exchange(stream), service, lease, timeout).await
+            }
             Ok(Err(Error::HeadTooLong)) => {
                 stream.respond(status_response(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)).await
             }
@@ -169,54 +170,42 @@ impl Serving {
             }
             Err(_) => {
                 stream.reset(Code::REQUEST_INCOMPLETE);
-                return tracing::debug!(?remote_addr, "a request took too long");
+                return tracing::debug!("a request over HTTP/3 took too long");
             }
         };
         if let Err(error) = served {
-            tracing::debug!(%error, ?remote_addr, "a request over HTTP/3 ended early");
+            tracing::debug!(%error, "a request over HTTP/3 ended early");
         }
     }
+}
 
-    async fn answer(
-        &self,
-        request: http::Request<()>,
-        mut stream: RequestStream,
-        remote_addr: SocketAddr,
-        lease: watch::Receiver<()>,
-    ) -> Result<(), Error> {
-        let Self { options, registry, .. } = self;
-        let from = Some(remote_addr);
-        let (taken, stream_taken) = oneshot::channel();
-        let handover = Handover::Stream(stream_taken);
-        let response = if extended_connect(request.method(), request.extensions()).is_some() {
-            let request = request.map(|()| Empty::<Bytes>::new());
-            tokio::select! {
-                response = answer(request, handover, options, registry, from) => response,
-                () = stream.given_up() => return Ok(()),
-            }
-        } else if *request.method() == Method::CONNECT {
-            // This is no proxy.
-            status_response(StatusCode::NOT_IMPLEMENTED)
-        } else {
-            let request = request.map(|()| stream.body());
-            answer(request, handover, options, registry, from).await
-        };
-        if response.status().is_success() && !taken.is_closed() {
-            stream.send_head(&response).await?;
-            stream.set_lease(lease);
-            // A handler that did not wait for it has dropped it.
-            let _ = taken.send(Transport::Boxed(Box::new(stream)));
-            return Ok(());
-        }
-        self.respond(stream, response).await
+/// What the client has proved itself with.
+fn peer_certificates(quic: &quinn::Connection) -> Option<PeerCertificates> {
+    let identity = quic.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    Some(PeerCertificates::checked(&identity))
+}
+
+struct Http3Exchange(RequestStream);
+
+impl Exchange for Http3Exchange {
+    type Error = Error;
+
+    fn body(&mut self) -> impl Body<Data = Bytes, Error: Into<BoxError>> + Send {
+        self.0.body()
     }
 
-    /// Sends a whole response, for which the client has as long as for its request.
-    async fn respond(&self, mut stream: RequestStream, response: Response<Bytes>) -> Result<(), Error> {
-        let timeout = self.options.handshake_timeout;
-        tokio::time::timeout(timeout, stream.respond(response)).await.unwrap_or_else(|_| {
-            stream.reset(Code::REQUEST_CANCELLED);
-            Ok(())
-        })
+    async fn given_up(&mut self) {
+        self.0.given_up().await;
+    }
+
+    async fn accept(self, head: Response<()>, lease: Lease) -> Result<Transport, Error> {
+        let Self(mut stream) = self;
+        stream.send_head(&head).await?;
+        stream.set_lease(lease);
+        Ok(Transport::Boxed(Box::new(stream)))
+    }
+
+    async fn respond(mut self, response: Response<Bytes>) -> Result<(), Error> {
+        self.0.respond(response).await
     }
 }
