@@ -555,7 +555,7 @@ impl Attempt {
         };
         let there = connections.as_mut().map(|connections| connections.http3());
         for connection in there.into_iter().flatten() {
-            if let Some(stream) = http3::open(&connection).await? {
+            if let Some(stream) = http3::open(&connection, &self.target).await? {
                 drop(connections);
                 return self.ask_http3(stream, &connection, request).await;
             }
@@ -569,7 +569,7 @@ impl Attempt {
             connections.http3.push(connection.downgrade());
         }
         drop(connections);
-        match http3::open(&connection).await? {
+        match http3::open(&connection, &self.target).await? {
             Some(stream) => self.ask_http3(stream, &connection, request).await,
             None => Err(ConnectError::Http("the server opens no WebSockets over HTTP/3".into())),
         }
@@ -581,7 +581,7 @@ impl Attempt {
         connection: &Connection,
         request: Request<()>,
     ) -> Result<Answer, ConnectError> {
-        let response = http3::exchange(stream, request).await?;
+        let response = http3::exchange(stream, request, &self.target).await?;
         self.conclude(response, Some(connection.remote_addr())).await
     }
 }

@@ -48,8 +48,13 @@ pub(crate) struct Receiver {
     recv: RecvStream,
     /// What was received and not read.
     chunk: Bytes,
+    /// What was read, and the peer may not send again yet.
+    unreleased: usize,
     is_at_end: bool,
 }
+
+/// How much of that there is before the peer is told: a part of any window here.
+const RELEASED_AT_ONCE: usize = 16 << 10;
 
 impl<K> Tunnel<K> {
     pub(crate) fn new(send: SendStream<Bytes>, receiver: Receiver, keep: K) -> Self {
@@ -59,7 +64,7 @@ impl<K> Tunnel<K> {
 
 impl Receiver {
     pub(crate) fn new(recv: RecvStream) -> Self {
-        Self { recv, chunk: Bytes::new(), is_at_end: false }
+        Self { recv, chunk: Bytes::new(), unreleased: 0, is_at_end: false }
     }
 
     /// Whether there is something to read; not at the end of the stream.
@@ -76,8 +81,13 @@ impl Receiver {
         Poll::Ready(Ok(true))
     }
 
-    /// Lets the peer send as much again.
+    /// Lets the peer send as much again, if it is worth it.
     fn release(&mut self, count: usize) -> io::Result<()> {
+        self.unreleased += count;
+        if self.unreleased < RELEASED_AT_ONCE {
+            return Ok(());
+        }
+        let count = std::mem::take(&mut self.unreleased);
         self.recv.flow_control().release_capacity(count).map_err(lost)
     }
 }
@@ -113,14 +123,15 @@ impl<K: Unpin> AsyncWrite for Tunnel<K> {
             return Poll::Ready(Ok(0));
         }
         self.send.reserve_capacity(buf.len());
-        // What is told once as new is there until it is used.
-        while self.send.capacity() == 0 {
-            match ready!(self.send.poll_capacity(cx)) {
+        // What was told as new is there until it is used.
+        let mut capacity = self.send.capacity();
+        while capacity == 0 {
+            capacity = match ready!(self.send.poll_capacity(cx)) {
                 Some(capacity) => capacity.map_err(lost)?,
                 None => return Poll::Ready(Err(self.closed(cx))),
             };
         }
-        let count = self.send.capacity().min(buf.len());
+        let count = capacity.min(buf.len());
         self.send.send_data(Bytes::copy_from_slice(&buf[..count]), false).map_err(lost)?;
         Poll::Ready(Ok(count))
     }

@@ -576,3 +576,20 @@ async fn a_close_frame_is_answered_though_the_stream_has_ended_behind_it() {
     soon(stream.read_to_end(&mut answer)).await.expect("it ends well");
     assert_eq!(answer, close.bytes());
 }
+
+#[tokio::test]
+async fn a_head_request_gets_the_head_alone() {
+    let server = Server::new()
+        .cleartext_http2()
+        .on_http(|_| async { Response::new(bytes::Bytes::from_static(b"a whole page")) });
+    let mut sender = raw(&server).await;
+    let request = HttpRequest::head("http://test.example/").body(Empty::new()).expect("it is valid");
+    let response = soon(sender.send_request(request)).await.expect("it is answered");
+    assert_eq!(
+        (response.status(), &response.headers()["content-length"]),
+        (StatusCode::OK, &"12".parse().expect("it is valid"))
+    );
+    assert!(response.headers().contains_key("date"));
+    let body = soon(response.into_body().collect()).await.expect("it ends well");
+    assert!(body.to_bytes().is_empty());
+}

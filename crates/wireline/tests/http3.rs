@@ -815,3 +815,51 @@ async fn ordinary_requests_are_answered_with_their_bodies() {
     let mut stream = peer.stream(&request.concat()).await;
     assert_eq!(stream.status().await, 413);
 }
+
+#[tokio::test]
+async fn a_head_request_gets_the_head_alone() {
+    let certificate = certificate();
+    let server = Server::new().on_http(|_| async { Response::new("a whole page".into()) });
+    let (addr, _) = serve(server, &certificate);
+    let mut peer = Peer::connect(addr, &certificate).await;
+    peer.greet().await;
+    let mut stream = peer.request(&plain(addr, "HEAD")).await;
+    stream.send.finish().expect("it is open");
+    let head = stream.head().await;
+    let field = |name: &str| head.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
+    assert_eq!((field(":status"), field("content-length")), (Some("200"), Some("12")));
+    assert!(field("date").is_some_and(|date| date.ends_with("GMT")), "{head:?}");
+    let rest = soon(stream.recv.read_to_end(100)).await.expect("it ends well");
+    assert!(rest.is_empty(), "{rest:?}");
+}
+
+#[tokio::test]
+async fn a_client_proves_itself_over_quic_too_and_who_does_not_is_told() {
+    let (here, them) = (certificate(), certificate());
+    let names = ["client".to_owned()];
+    let client = rcgen::generate_simple_self_signed(names).expect("the name is one");
+    let (cert, key) = (client.cert.pem(), client.signing_key.serialize_pem());
+    let expected = bytes::Bytes::copy_from_slice(client.cert.der());
+    let server = Server::new().on_request(move |req: Request| {
+        let is_expected = req.peer_certificates() == [expected.clone()];
+        async move {
+            let ws = req.accept().await?;
+            ws.send(is_expected.to_string()).await?;
+            ws.closed().await;
+            Ok(())
+        }
+    });
+    let tls = here.server.clone().client_ca_pem(cert.as_bytes()).expect("it is a certificate");
+    let listener = server.tls(tls).http3().bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("wss://{}/", listener.local_addr().expect("it is bound"));
+    tokio::spawn(listener.serve());
+    let proved = here.client.clone().client_certificate_pem(cert.as_bytes(), key.as_bytes());
+    let connecting = connect(&url).http3().tls(proved.expect("they go together"));
+    let mut ws = soon(connecting.into_future()).await.expect("it is let in");
+    assert_eq!(soon(ws.recv()).await.expect("no loss"), Some(Message::from("true")));
+    for (tls, says) in [(here.client, "give one and its key"), (them.client, "invalid peer certificate")] {
+        let error = soon(connect(&url).http3().tls(tls).into_future()).await.expect_err("it is refused");
+        assert!(matches!(error, ConnectError::Tls { .. }), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}

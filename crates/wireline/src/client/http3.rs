@@ -28,9 +28,9 @@ const STREAMS: u32 = 100;
 
 /// Opens a QUIC connection, to whichever of the host's addresses answers first.
 pub(super) async fn connect(target: &Target, tls: &ClientTls, port: u16) -> Result<Connection, ConnectError> {
-    let of_tls = |source| ConnectError::Tls { host: target.host.clone(), source };
-    let tls =
-        QuicClientConfig::try_from(tls.http3_config()).map_err(|error| of_tls(io::Error::other(error)))?;
+    let tls_failed = |source| ConnectError::Tls { host: target.host.clone(), source };
+    let tls = QuicClientConfig::try_from(tls.http3_config())
+        .map_err(|error| tls_failed(io::Error::other(error)))?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
     let mut transport = transport_config(STREAMS, STREAM_WINDOW);
     // A server opens none for requests (RFC 9114 section 6.1).
@@ -38,13 +38,12 @@ pub(super) async fn connect(target: &Target, tls: &ClientTls, port: u16) -> Resu
     config.transport_config(Arc::new(transport));
     let attempt = |address| attempt(address, target.host.clone(), config.clone());
     let quic = race(addresses(&target.host, port).await?, attempt).await.map_err(|source| {
-        if is_of_tls(&source) {
-            of_tls(source)
-        } else {
-            ConnectError::Tcp { address: format!("{}:{port} (UDP)", target.host), source }
+        match of_tls(&source) {
+            Some(source) => tls_failed(source),
+            None => ConnectError::Tcp { address: format!("{}:{port} (UDP)", target.host), source },
         }
     })?;
-    Connection::begin(quic).await.map_err(failed)
+    Connection::begin(quic).await.map_err(|error| failed(error, target))
 }
 
 async fn attempt(
@@ -60,20 +59,28 @@ async fn attempt(
     connecting.await.map_err(connection_lost)
 }
 
-/// Whether a connection failed for TLS: its alerts are among the error codes of QUIC (RFC 9001 section 4.8).
-fn is_of_tls(error: &io::Error) -> bool {
-    let lost = error.get_ref().and_then(|error| error.downcast_ref::<ConnectionError>());
-    let code = match lost {
-        Some(ConnectionError::TransportError(error)) => error.code,
-        Some(ConnectionError::ConnectionClosed(closed)) => closed.error_code,
-        _ => return false,
-    };
-    (0x100..0x200).contains(&u64::from(code))
+/// What is behind a lost connection if it was TLS: its alerts are among the error codes of QUIC (RFC 9001 section
+/// 4.8).
+fn of_tls(error: &io::Error) -> Option<io::Error> {
+    let alert = |code| u64::from(code).checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok());
+    match error.get_ref()?.downcast_ref::<ConnectionError>()? {
+        ConnectionError::TransportError(failed) => {
+            alert(failed.code).map(|_| io::Error::new(io::ErrorKind::InvalidData, failed.clone()))
+        }
+        ConnectionError::ConnectionClosed(closed) => {
+            let alert = rustls::Error::AlertReceived(alert(closed.error_code)?.into());
+            Some(io::Error::new(io::ErrorKind::InvalidData, alert))
+        }
+        _ => None,
+    }
 }
 
 /// A stream for another WebSocket; `None` if the server does not take such, or not another one on this connection.
-pub(super) async fn open(connection: &Connection) -> Result<Option<RequestStream>, ConnectError> {
-    let takes_them = connection.enables_connect_protocol().await.map_err(failed)?;
+pub(super) async fn open(
+    connection: &Connection,
+    target: &Target,
+) -> Result<Option<RequestStream>, ConnectError> {
+    let takes_them = connection.enables_connect_protocol().await.map_err(|error| failed(error, target))?;
     Ok(if takes_them { connection.try_open().await } else { None })
 }
 
@@ -81,13 +88,23 @@ pub(super) async fn open(connection: &Connection) -> Result<Option<RequestStream
 pub(super) async fn exchange(
     mut stream: RequestStream,
     mut request: Request<()>,
+    target: &Target,
 ) -> Result<Response<Rest>, ConnectError> {
     request.extensions_mut().insert(Protocol::from_static("websocket"));
-    stream.send_request(&request).await.map_err(failed)?;
-    let response = stream.read_response().await.map_err(failed)?;
+    let exchanged = async {
+        stream.send_request(&request).await?;
+        stream.read_response().await
+    };
+    let response = exchanged.await.map_err(|error| failed(error, target))?;
     Ok(response.map(|()| Rest::Http3(Box::new(stream))))
 }
 
-fn failed(error: http3::Error) -> ConnectError {
+/// A server looks at the client's certificate when to the client the handshake is over (RFC 8446 section 2).
+fn failed(error: http3::Error, target: &Target) -> ConnectError {
+    if let http3::Error::Quic(lost) = &error
+        && let Some(source) = of_tls(lost)
+    {
+        return ConnectError::Tls { host: target.host.clone(), source };
+    }
     ConnectError::Http(error.into())
 }
