@@ -93,7 +93,7 @@ class Wire:
             bridge = ("node", HERE / "bridge_http2.mjs")
             return Wire(name, ("--http2",), ("--http2",), (*bridge, "to"), (*bridge, "from"))
         ca, cert, key = certificates(fresh(REPORTS / "autobahn-http3-tls"))
-        bridge = (ROOT / ".tools" / "http3-peers" / "bin" / "python", HERE / "bridge_http3.py")
+        bridge = (ROOT / ".tools" / "http-peers" / "bin" / "python", HERE / "bridge_http3.py")
         serving = ("--http3", "--tls-cert", cert, "--tls-key", key)
         return Wire(name, serving, ("--http3", ca), (*bridge, "to", ca), (*bridge, "from", cert, key))
 

@@ -30,8 +30,9 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     tls: TlsArgs,
 
-    /// Speak HTTP/2 without TLS, by prior knowledge, and no HTTP/1.1. With a certificate both are spoken anyhow
-    #[arg(long, conflicts_with = "tls_cert")]
+    /// Speak HTTP/2. With a certificate that is so anyhow, beside HTTP/1.1; without one it is by prior knowledge, and
+    /// no HTTP/1.1 then
+    #[arg(long)]
     http2: bool,
 
     /// Speak HTTP/3 too, on the UDP port of the same number, and say so to who asks over TCP (Alt-Svc)
