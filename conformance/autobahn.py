@@ -5,7 +5,8 @@
     autobahn.py client      kosoku is the server, $AUTOBAHN_CLIENT is tested
 
 --compression runs what concerns permessage-deflate alone: the two sections on it, and all others again with
-compression agreed on. --section=N (repeatable) runs only that section, --plain nothing compressed.
+compression agreed on. --section=N (repeatable) runs only that section, --plain nothing compressed. Without --full,
+--compression or its name section 13 is left out: the parameters of compression, five minutes a role.
 
 --wire=http2 and --wire=http3 put a bridge between, since the suite speaks HTTP/1.1 only: sections 1 to 7, and with
 --full 12, by way of somebody else's HTTP/2 (Node's) or HTTP/3 (aioquic's).
@@ -234,8 +235,11 @@ def main(role, *options, checks):
         runs = [run for run in runs if run.wants_deflate]
     if "--plain" in options:
         runs = [run for run in runs if not run.wants_deflate]
-    if wanted := {int(option.split("=")[1]) for option in options if option.startswith("--section=")}:
+    wanted = {int(option.split("=")[1]) for option in options if option.startswith("--section=")}
+    if wanted:
         runs = [run for run in runs if run.section in wanted]
+    elif not {"--full", "--compression"} & set(options):
+        runs = [run for run in runs if run.section != 13]
     wire = Wire()
     if named := [option.split("=")[1] for option in options if option.startswith("--wire=")]:
         wire = Wire.named(named[0])

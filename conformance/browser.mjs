@@ -181,7 +181,9 @@ async function countedWay(port) {
 
 await group("deflate", async () => {
   const families = "All happy families are alike; each unhappy family is unhappy in its own way. ";
-  const sizes = [1, 20, 2000, 0].map((times) => families.repeat(times));
+  // None empty at the end: over HTTP/2, Chromium 156 keeps empty messages behind a large one to itself until another
+  // comes (its net log has no frame of theirs).
+  const sizes = [1, 0, 20, 2000].map((times) => families.repeat(times));
   const texts = [...sizes, ...sizes];
   const plainBytes = 2 * texts.reduce((sum, text) => sum + text.length, 0);
   const { cert, key } = certificates(path.join(reports, "browser", "tls"));

@@ -32,12 +32,18 @@ export function checkEqual(name, seen, wanted) {
   check(name, ok, ok ? JSON.stringify(seen) : `${JSON.stringify(seen)}, wanted ${JSON.stringify(wanted)}`);
 }
 
-// Runs one group of checks; what it throws is a failed check, and the next group still runs.
-export async function group(name, run) {
+// Runs one group of checks; what it throws is a failed check, as is the end of its time, and the next group still runs.
+export async function group(name, run, seconds = 120) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`not within ${seconds} s`)), seconds * 1000);
+  });
   try {
-    await run();
+    await Promise.race([run(), late]);
   } catch (error) {
     check(`${name}: ran to its end`, false, String(error.message ?? error).split("\n")[0]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

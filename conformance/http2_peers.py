@@ -11,6 +11,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, RemoteSettingsChanged, RequestReceived, ResponseReceived
 from h2.events import StreamEnded, StreamReset
+from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from harness import Checks, serve
 from http3_peers import WebSocket, run_connect
@@ -67,8 +68,13 @@ class Http2(asyncio.Protocol):
         del self.unsent[stream]
 
     def data_received(self, data):
-        for event in self.h2.receive_data(data):
-            self.event_received(event)
+        try:
+            for event in self.h2.receive_data(data):
+                self.event_received(event)
+        except ProtocolError:
+            # To h2 a connection is over with the GOAWAY, and the PING behind it (RFC 9113 section 6.8) an error.
+            self.transport.close()
+            return
         self.transmit()
 
     def event_received(self, event):
