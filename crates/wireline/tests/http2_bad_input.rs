@@ -124,14 +124,21 @@ impl Peer {
 
 /// An extended CONNECT, with its fields as literals (RFC 7541 section 6.2.2).
 fn websocket(path: &str) -> Vec<u8> {
-    let fields = [
+    section(&websocket_fields(path))
+}
+
+fn websocket_fields(path: &str) -> [(&str, &str); 6] {
+    [
         (":method", "CONNECT"),
         (":protocol", "websocket"),
         (":scheme", "http"),
         (":authority", "h.example"),
         (":path", path),
         ("sec-websocket-version", "13"),
-    ];
+    ]
+}
+
+fn section(fields: &[(&str, &str)]) -> Vec<u8> {
     fields.iter().flat_map(|(name, value)| literal(name, value)).collect()
 }
 
@@ -182,6 +189,35 @@ async fn is_well(addr: SocketAddr, handle: &ServerHandle, left: usize) {
     let mut ws = soon(connect(format!("ws://{addr}/")).http2().into_future()).await.expect("it is served");
     ws.send("and the others").await.expect("it is open");
     assert_eq!(soon(ws.recv()).await.expect("no loss"), Some(Message::from("and the others")));
+}
+
+#[tokio::test]
+async fn a_head_that_lacks_something_costs_its_stream_alone() {
+    let (addr, handle) = serve();
+    let mut peer = Peer::connect(addr, &[]).await;
+    peer.request(1, "/").await;
+    peer.await_frame(HEADERS, 1).await;
+    let mut stream = 3;
+    for lacking in [":protocol", ":scheme", ":path", ":method", ":authority"] {
+        let fields = websocket_fields("/");
+        let fields: Vec<_> = fields.into_iter().filter(|(name, _)| *name != lacking).collect();
+        peer.send(HEADERS, END_HEADERS, stream, &section(&fields)).await;
+        // An answer or a reset, and nothing that ends the connection.
+        loop {
+            let frame = peer.frame().await.expect("the connection goes on");
+            assert!(frame.kind != GOAWAY, "without {lacking}: error {}", frame.error_code());
+            if frame.stream == stream {
+                let is_refused = frame.kind == RST_STREAM && frame.error_code() == PROTOCOL_ERROR;
+                // 400, from HPACK's static table (RFC 7541 appendix A).
+                let is_answered = frame.kind == HEADERS && frame.payload[0] == 0x80 | 12;
+                assert!(is_refused || is_answered, "without {lacking}: type {}", frame.kind);
+                break;
+            }
+        }
+        peer.echoes(1).await;
+        stream += 2;
+    }
+    is_well(addr, &handle, 1).await;
 }
 
 #[tokio::test]
