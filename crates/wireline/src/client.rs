@@ -335,7 +335,9 @@ impl Attempt {
     async fn open(&mut self, deadline: Instant) -> Result<Answer, ConnectError> {
         #[cfg(feature = "http3")]
         if self.versions == HttpVersions::Http3 {
-            return self.open_http3(self.target.port).await;
+            let answer = self.open_http3(self.target.port, None).await?;
+            return answer
+                .ok_or_else(|| ConnectError::Http("the server is leaving: it takes no request".into()));
         }
         #[cfg(feature = "http3")]
         if let Some(answer) = self.try_http3().await {
@@ -348,10 +350,10 @@ impl Attempt {
         if can_try_again && let Some(answer) = self.open_over(HttpVersions::Http1, deadline).await? {
             return Ok(answer);
         }
-        Err(ConnectError::Http("the server opens no WebSockets over HTTP/2".into()))
+        Err(ConnectError::Version("the server opens no WebSockets over HTTP/2".into()))
     }
 
-    /// Over TCP. `None`: the server speaks HTTP/2, and opens no WebSockets over it.
+    /// Over TCP. `None`: the server speaks HTTP/2, and opens no WebSockets over it, or not this one.
     async fn open_over(
         &mut self,
         versions: HttpVersions,
@@ -361,9 +363,16 @@ impl Attempt {
         let Some(lane) = lane.map(|pool| pool.lane(self.way())) else {
             let reached = self.reach(versions, deadline, None).await?;
             let Some(reached) = reached else { return Ok(None) };
-            return self.ask(reached).await.map(Some);
+            return self.ask(reached).await;
         };
         let mut connections = lane.lock().await;
+        if connections.is_http1 {
+            // Nothing is shared there: nobody waits for another.
+            drop(connections);
+            let reached = self.reach(versions, deadline, None).await?;
+            let Some(reached) = reached else { return Ok(None) };
+            return self.ask(reached).await;
+        }
         while let Some(connection) = connections.http2_with_room() {
             drop(connections);
             let (weak, remote_addr) = (connection.downgrade(), connection.remote_addr());
@@ -375,9 +384,10 @@ impl Attempt {
             connections.http2.retain(|known| !known.is(&weak));
         }
         let reached = self.reach(versions, deadline, Some(&mut connections)).await?;
+        connections.is_http1 = !matches!(reached, Some(Reached::Http2(_)));
         drop(connections);
         let Some(reached) = reached else { return Ok(None) };
-        self.ask(reached).await.map(Some)
+        self.ask(reached).await
     }
 
     /// A connection on which a WebSocket can be asked for; `None` if the server speaks HTTP/2, and opens no
@@ -414,8 +424,9 @@ impl Attempt {
         Ok(connection.map(Reached::Http2))
     }
 
-    /// Sends the request on a connection of its own.
-    async fn ask(&mut self, reached: Reached) -> Result<Answer, ConnectError> {
+    /// Sends the request on a connection of its own. `None` if the server did not take it, and another version of HTTP may
+    /// do.
+    async fn ask(&mut self, reached: Reached) -> Result<Option<Answer>, ConnectError> {
         let (response, remote_addr) = match reached {
             Reached::Http1(transport, remote_addr) => {
                 let response = exchange(transport, self.request(false)?).await;
@@ -427,8 +438,9 @@ impl Attempt {
             }
         };
         match response.map_err(|error| self.refused_by_tls(error))? {
-            Some(response) => self.conclude(response, remote_addr).await,
-            None => Err(ConnectError::Http("the server hung up on HTTP/2".into())),
+            Some(response) => self.conclude(response, remote_addr).await.map(Some),
+            None if self.versions == HttpVersions::Auto => Ok(None),
+            None => Err(ConnectError::Http("the server did not take the request over HTTP/2".into())),
         }
     }
 
@@ -444,7 +456,10 @@ impl Attempt {
         remote_addr: Option<SocketAddr>,
     ) -> Result<Answer, ConnectError> {
         #[cfg(feature = "http3")]
-        alt_svc::ANNOUNCEMENTS.note(&self.target, response.headers(), Instant::now());
+        if remote_addr.is_some() && self.tls.as_ref().is_none_or(ClientTls::proves_servers) {
+            // It is the host's own word, and the host is where the name leads.
+            alt_svc::ANNOUNCEMENTS.note(&self.target, response.headers(), Instant::now());
+        }
         let negotiated = match (response.body(), response.status()) {
             (Rest::Http1(_), StatusCode::SWITCHING_PROTOCOLS) => self.handshake.check(&response)?,
             (Rest::Http1(_), _) => return Ok(Answer::Refusal(response)),
@@ -526,18 +541,24 @@ impl Attempt {
         if self.proxy.find(&self.target).ok()?.is_some() {
             return None;
         }
-        let tried = tokio::time::timeout(HTTP_3_TRIAL, self.open_http3(port)).await;
-        match tried {
-            Ok(Ok(answer)) => return Some(answer),
-            Ok(Err(error)) => tracing::debug!(%error, "HTTP/3 does not work"),
-            Err(_) => tracing::debug!("HTTP/3 takes too long"),
+        match self.open_http3(port, Some(HTTP_3_TRIAL)).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!(%error, "HTTP/3 does not work");
+                alt_svc::ANNOUNCEMENTS.note_broken(&self.target, Instant::now());
+                None
+            }
         }
-        alt_svc::ANNOUNCEMENTS.note_broken(&self.target, Instant::now());
-        None
     }
 
-    async fn open_http3(&mut self, port: u16) -> Result<Answer, ConnectError> {
-        let impossible = |why: &str| ConnectError::Http(format!("HTTP/3 is not possible {why}").into());
+    /// `None` if the server did not look at the request. A new connection must be there within `trial`; for its answer
+    /// the server has as long as over TCP, since the request would be the same again.
+    async fn open_http3(
+        &mut self,
+        port: u16,
+        trial: Option<Duration>,
+    ) -> Result<Option<Answer>, ConnectError> {
+        let impossible = |why: &str| ConnectError::Settings(format!("HTTP/3 is not possible {why}"));
         if !self.target.is_secure {
             return Err(impossible("with ws://, only with wss://"));
         }
@@ -547,7 +568,6 @@ impl Attempt {
         if self.proxy.find(&self.target)?.is_some() {
             return Err(impossible("through a proxy; see no_proxy()"));
         }
-        let request = self.request(true)?;
         let lane = self.pool.as_ref().map(|pool| pool.lane(self.way()));
         let mut connections = match &lane {
             Some(lane) => Some(lane.lock().await),
@@ -557,32 +577,46 @@ impl Attempt {
         for connection in there.into_iter().flatten() {
             if let Some(stream) = http3::open(&connection, &self.target).await? {
                 drop(connections);
-                return self.ask_http3(stream, &connection, request).await;
+                if let Some(answer) = self.ask_http3(stream, &connection).await? {
+                    return Ok(Some(answer));
+                }
+                // It is leaving.
+                connections = match &lane {
+                    Some(lane) => Some(lane.lock().await),
+                    None => None,
+                };
             }
         }
         let tls = match &self.tls {
             Some(tls) => tls,
             None => ClientTls::shared()?,
         };
-        let connection = http3::connect(&self.target, tls, port).await?;
+        let opening = async {
+            let connection = http3::connect(&self.target, tls, port).await?;
+            let stream = http3::open(&connection, &self.target).await?;
+            let none = || ConnectError::Version("the server opens no WebSockets over HTTP/3".into());
+            Ok::<_, ConnectError>((stream.ok_or_else(none)?, connection))
+        };
+        let (stream, connection) = match trial {
+            Some(trial) => tokio::time::timeout(trial, opening).await.map_err(|_| ConnectError::Timeout)?,
+            None => opening.await,
+        }?;
         if let Some(connections) = &mut connections {
             connections.http3.push(connection.downgrade());
         }
         drop(connections);
-        match http3::open(&connection, &self.target).await? {
-            Some(stream) => self.ask_http3(stream, &connection, request).await,
-            None => Err(ConnectError::Http("the server opens no WebSockets over HTTP/3".into())),
-        }
+        self.ask_http3(stream, &connection).await
     }
 
     async fn ask_http3(
         &mut self,
         stream: RequestStream,
         connection: &Connection,
-        request: Request<()>,
-    ) -> Result<Answer, ConnectError> {
-        let response = http3::exchange(stream, request, &self.target).await?;
-        self.conclude(response, Some(connection.remote_addr())).await
+    ) -> Result<Option<Answer>, ConnectError> {
+        match http3::exchange(stream, self.request(true)?, &self.target).await? {
+            Some(response) => self.conclude(response, Some(connection.remote_addr())).await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 
@@ -651,7 +685,7 @@ async fn secure(
     let stream = tls.connector(versions).connect(name, transport).await.map_err(failed)?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
     if versions == HttpVersions::Http2 && !is_http2 {
-        return Err(ConnectError::Http("the server does not speak HTTP/2".into()));
+        return Err(ConnectError::Version("the server does not speak HTTP/2".into()));
     }
     let stream = ClientStream::new(stream);
     let alert = stream.alert();

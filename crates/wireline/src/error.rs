@@ -182,6 +182,9 @@ pub enum ConnectError {
     /// The caller's fault: a header that cannot be sent, or that the handshake sets itself.
     #[error("the request header {0:?} is not valid, or is the handshake's own")]
     InvalidHeader(String),
+    /// The caller's fault: settings that do not go together, such as HTTP/3 and a proxy.
+    #[error("{0}")]
+    Settings(String),
     /// The host's name could not be resolved.
     #[error("the name {host:?} could not be resolved: {source}")]
     Dns {
@@ -233,6 +236,9 @@ pub enum ConnectError {
     /// The server's 101 breaks the rules of the opening handshake.
     #[error(transparent)]
     Handshake(#[from] ResponseError),
+    /// The server does not speak the version of HTTP that was asked for, or opens no WebSockets over it.
+    #[error("{0}")]
+    Version(String),
     /// The server did not speak HTTP, or hung up during the handshake.
     #[error("the opening handshake failed: {0}")]
     Http(#[source] BoxError),

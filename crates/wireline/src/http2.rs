@@ -35,7 +35,7 @@ pub(crate) async fn silence(pings: Option<PingPong>) {
 }
 
 /// A stream that an extended CONNECT has opened, as RFC 8441 section 5 has it: its end is the stream's, and dropped
-/// before that, it resets the stream behind what was written.
+/// before that, it resets the stream, and what waits to be sent is lost.
 pub(crate) struct Tunnel<K> {
     send: SendStream<Bytes>,
     receiver: Receiver,
@@ -190,9 +190,10 @@ impl<K: Unpin> http_body::Body for Tunnel<K> {
     }
 }
 
-/// Whether the peer has not looked at the request, so that it can be made again (RFC 9113 section 8.7).
+/// Whether the peer has not looked at the request, so that it can be made again (RFC 9113 section 8.7), or wants it over
+/// HTTP/1.1 (section 7).
 pub(crate) fn is_unprocessed(error: &h2::Error) -> bool {
     error.is_remote()
-        && (error.reason() == Some(Reason::REFUSED_STREAM)
+        && (matches!(error.reason(), Some(Reason::REFUSED_STREAM | Reason::HTTP_1_1_REQUIRED))
             || (error.is_go_away() && error.reason() == Some(Reason::NO_ERROR)))
 }

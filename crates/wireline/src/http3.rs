@@ -11,7 +11,7 @@ use std::{io, time::Duration};
 use quinn::{ConnectionError, ReadError, TransportConfig, VarInt, WriteError};
 
 pub(crate) use self::{
-    connection::{Connection, WeakConnection},
+    connection::{Connection, MAX_OPENED, WeakConnection},
     stream::RequestStream,
 };
 
@@ -67,6 +67,19 @@ pub(crate) enum Error {
     HeadTooLong,
     /// The peer reset the stream, or the connection is lost.
     Quic(io::Error),
+}
+
+impl Error {
+    /// Whether the peer has not looked at the request, so that it can be made again (section 4.1.1).
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        let Self::Quic(error) = self else { return false };
+        let Some(error) = error.get_ref() else { return false };
+        let code = match (error.downcast_ref(), error.downcast_ref()) {
+            (Some(ReadError::Reset(code)), _) | (_, Some(WriteError::Stopped(code))) => *code,
+            _ => return false,
+        };
+        code == Code::REQUEST_REJECTED.to_quic()
+    }
 }
 
 impl std::fmt::Display for Error {

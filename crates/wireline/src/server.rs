@@ -28,6 +28,7 @@ use http::HeaderValue;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
+    time::Instant,
 };
 use wireline_proto::Config;
 
@@ -445,7 +446,8 @@ impl Server {
 
     /// Serves one byte stream, of whatever kind, as it serves what it accepts: a tunnel, a pipe in memory, a
     /// socket that came from elsewhere. `remote_addr` says where it comes from, if that is known. This is ready
-    /// when HTTP on it is over: what has become a WebSocket goes on in a task of its own.
+    /// when HTTP on it is over: what has become a WebSocket goes on in a task of its own. Over HTTP/2 WebSockets are
+    /// streams of it, so that it goes on for as long as they do.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -468,7 +470,7 @@ impl Server {
     /// When a setting before was a mistake. What goes wrong on the stream is logged.
     ///
     /// # Cancel safety
-    /// Dropped early, the stream is closed, unless it is a WebSocket by then.
+    /// Dropped early, the stream is closed, unless it is a WebSocket by then; with HTTP/2 all that are on it are lost.
     pub async fn serve_stream<S>(&self, stream: S, remote_addr: Option<std::net::SocketAddr>) -> Result<()>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -695,7 +697,8 @@ impl ServerHandle {
 
     /// Stops accepting, closes every connection with 1001, waits up to `grace` for the closing
     /// handshakes, and cuts what is left. A request that waits for its handler gets a 503, and so does one
-    /// that comes meanwhile on a TCP connection that was there before; who accepts such a request then is
+    /// that comes meanwhile on a TCP connection that was there before, and what else is under way may take the rest of
+    /// `grace`; who accepts such a request then is
     /// told by [`AcceptError::ClientGone`](crate::AcceptError::ClientGone).
     ///
     /// # Cancel safety
@@ -704,11 +707,19 @@ impl ServerHandle {
     pub async fn shutdown(&self, grace: Duration) -> Drained {
         self.advance(Phase::Draining);
         self.registry.close_all();
+        let begun = Instant::now();
         let emptied = tokio::time::timeout(grace, self.registry.emptied()).await;
         let drained = self.registry.drained();
         if emptied.is_err() {
             self.registry.abort_all();
             self.advance(Phase::Over);
+        } else {
+            // Responses that are under way have the rest of the time.
+            let (handle, rest) = (self.clone(), grace.saturating_sub(begun.elapsed()));
+            tokio::spawn(async move {
+                tokio::time::sleep(rest).await;
+                handle.advance(Phase::Over);
+            });
         }
         drained
     }

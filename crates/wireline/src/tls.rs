@@ -15,7 +15,7 @@ pub use self::{client::ClientTls, peer_certificates::PeerCertificates, server::S
 pub(crate) use self::{
     client::HttpVersions,
     client_stream::{Alert, ClientStream},
-    failure::{advice, alert, explain_reset, is_about_certificates},
+    failure::{advice, alert, explain_reset, is_about_certificates, will_fail_again},
 };
 
 /// The names of HTTP's versions in ALPN (RFC 9113 section 3.2, RFC 7301 section 6).

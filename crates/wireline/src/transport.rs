@@ -106,8 +106,8 @@ impl Transport {
 /// How a transport comes back from HTTP, after the answer that makes a WebSocket of it.
 pub(crate) enum Handover {
     Hyper(OnUpgrade),
-    /// Of a stream among others.
-    Stream(tokio::sync::oneshot::Receiver<Transport>),
+    /// Of a stream among others, with its request's place among those that the connection may have at work.
+    Stream(tokio::sync::oneshot::Receiver<Transport>, tokio::sync::OwnedSemaphorePermit),
 }
 
 impl Handover {
@@ -115,7 +115,7 @@ impl Handover {
     pub(crate) async fn take(self) -> Result<(Transport, Bytes), BoxError> {
         match self {
             Self::Hyper(on_upgrade) => Ok(Transport::take_back(on_upgrade.await?)),
-            Self::Stream(stream) => Ok((stream.await?, Bytes::new())),
+            Self::Stream(stream, _place) => Ok((stream.await?, Bytes::new())),
         }
     }
 
@@ -124,7 +124,7 @@ impl Handover {
     pub(crate) fn forgo(&self) -> Forgoing {
         match self {
             Self::Hyper(on_upgrade) => Forgoing(Some(on_upgrade.clone())),
-            Self::Stream(_) => Forgoing(None),
+            Self::Stream(..) => Forgoing(None),
         }
     }
 }

@@ -23,7 +23,11 @@ async fn soon<F: Future>(future: F) -> F::Output {
 }
 
 fn echo() -> Server {
-    Server::new().cleartext_http2().on_message(|socket, message| async move {
+    echo_over_http1().cleartext_http2()
+}
+
+fn echo_over_http1() -> Server {
+    Server::new().on_message(|socket, message| async move {
         socket.send(message).await?;
         Ok(())
     })
@@ -351,9 +355,13 @@ async fn over_tls_the_client_chooses_the_version() {
     }
 }
 
-#[tokio::test]
-async fn a_server_without_websockets_over_http_2_is_spoken_to_in_http_1() {
-    // hyper's own, which does not enable extended CONNECT, for HTTP/2; ours for HTTP/1.1.
+type OverTls = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
+
+/// A server that speaks HTTP/1.1 as ours does, and HTTP/2 like this; and whom to trust.
+async fn serve_otherwise<S>(http2: impl Fn(OverTls) -> S + Send + 'static) -> (String, ClientTls)
+where
+    S: Future<Output = ()> + Send + 'static,
+{
     let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("it is made");
     let pem = certificate.cert.pem();
     let client_tls = ClientTls::with_ca_pem(pem.as_bytes()).expect("it is right");
@@ -371,29 +379,55 @@ async fn a_server_without_websockets_over_http_2_is_spoken_to_in_http_1() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let url = format!("wss://localhost:{}/", listener.local_addr().expect("it is bound").port());
     tokio::spawn(async move {
-        let server = Server::new().on_message(|socket, message| async move {
-            socket.send(message).await?;
-            Ok(())
-        });
         while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, server) = (acceptor.clone(), server.clone());
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                    let service =
-                        service_fn(|_| async { Ok::<_, Infallible>(Response::new(Body::from("no"))) });
-                    let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
-                } else {
-                    let _ = server.serve_stream(stream, None).await;
-                }
-            });
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                tokio::spawn(http2(stream));
+            } else {
+                tokio::spawn(async move { drop(echo_over_http1().serve_stream(stream, None).await) });
+            }
         }
     });
-    let mut ws = open(connect(&url).tls(client_tls.clone()).http_auto()).await;
+    (url, client_tls)
+}
+
+#[tokio::test]
+async fn a_server_without_websockets_over_http_2_is_spoken_to_in_http_1() {
+    // hyper's own, which does not enable extended CONNECT.
+    let (url, tls) = serve_otherwise(|stream| async {
+        let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Body::from("no"))) });
+        let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = http.serve_connection(TokioIo::new(stream), service).await;
+    })
+    .await;
+    let mut ws = open(connect(&url).tls(tls.clone()).http_auto()).await;
     echoes(&mut ws).await;
-    let error = soon(connect(&url).tls(client_tls).http2().into_future()).await.expect_err("it opens none");
+    let error = soon(connect(&url).tls(tls).http2().into_future()).await.expect_err("it opens none");
     assert!(error.to_string().contains("no WebSockets over HTTP/2"), "{error}");
+    assert!(error.is_lasting());
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_take_this_one_over_http_2_is_spoken_to_in_http_1() {
+    for reason in [h2::Reason::HTTP_1_1_REQUIRED, h2::Reason::REFUSED_STREAM] {
+        let (url, tls) = serve_otherwise(move |stream| async move {
+            let mut http = h2::server::Builder::new();
+            let Ok(mut http) = http.enable_connect_protocol().handshake::<_, bytes::Bytes>(stream).await
+            else {
+                return;
+            };
+            while let Some(Ok((_, mut respond))) = http.accept().await {
+                respond.send_reset(reason);
+            }
+        })
+        .await;
+        for client in [None, Some(Client::new())] {
+            let connecting = client.as_ref().map_or_else(|| connect(&url), |client| client.connect(&url));
+            echoes(&mut open(connecting.tls(tls.clone()).http_auto()).await).await;
+        }
+        let error = soon(connect(&url).tls(tls).http2().into_future()).await.expect_err("it takes none");
+        assert!(error.to_string().contains("did not take the request"), "{error}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

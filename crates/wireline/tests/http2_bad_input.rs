@@ -172,6 +172,10 @@ fn serve() -> (SocketAddr, ServerHandle) {
                 ws.send(vec![0; 10_000]).await?;
             }
         });
+    listen(&server)
+}
+
+fn listen(server: &Server) -> (SocketAddr, ServerHandle) {
     let listener = server.bind("127.0.0.1:0").expect("a port is free");
     let (addr, handle) = (listener.local_addr().expect("it is bound"), listener.handle());
     tokio::spawn(listener.serve());
@@ -260,6 +264,65 @@ async fn streams_that_are_opened_and_reset_by_the_thousand_cost_their_connection
     }
     assert_eq!(peer.goes_away().await, ENHANCE_YOUR_CALM);
     is_well(addr, &handle, 0).await;
+}
+
+/// The same with time for each handler to begin, so that none of the streams is one that nobody has taken yet.
+#[tokio::test]
+async fn resets_leave_no_more_handlers_at_work_than_a_connection_may_have() {
+    let (begun, mut seen) = tokio::sync::watch::channel(0);
+    let server = Server::new().cleartext_http2().route("/", |req: Request| async move {
+        let mut ws = req.accept().await?;
+        while let Some(message) = ws.recv().await? {
+            ws.send(message).await?;
+        }
+        Ok(())
+    });
+    let server = server.route("/slow", move |req: Request| {
+        begun.send_modify(|count| *count += 1);
+        async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            drop(req);
+            Ok(())
+        }
+    });
+    let (addr, handle) = listen(&server);
+    let mut peer = Peer::connect(addr, &[]).await;
+    let mut stream = 1;
+    for round in 1..=2 {
+        for _ in 0..128 {
+            peer.request(stream, "/slow").await;
+            stream += 2;
+        }
+        soon(seen.wait_for(|count| *count == round * 128)).await.expect("they are begun");
+        for reset in 0..128 {
+            peer.send(RST_STREAM, 0, stream - 256 + 2 * reset, &CANCEL.to_be_bytes()).await;
+        }
+    }
+    // Whose streams are gone, and which are still at work.
+    peer.request(stream, "/slow").await;
+    assert_eq!(peer.await_frame(RST_STREAM, stream).await.error_code(), REFUSED_STREAM);
+    assert_eq!(*seen.borrow(), 256);
+    is_well(addr, &handle, 0).await;
+}
+
+/// CVE-2019-9517.
+#[tokio::test]
+async fn a_response_that_nobody_reads_is_given_up_in_time() {
+    let server = Server::new()
+        .cleartext_http2()
+        .handshake_timeout(Duration::from_millis(300))
+        .on_http(|_| async { http::Response::new(vec![b'x'; 1 << 20].into()) });
+    let (addr, _) = listen(&server);
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    let mut peer = Peer::connect(addr, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    let get = [(":method", "GET"), (":scheme", "http"), (":authority", "h.example"), (":path", "/")];
+    const END_STREAM: u8 = 0x1;
+    for n in 0..128 {
+        peer.send(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &section(&get)).await;
+    }
+    for n in 0..128 {
+        assert_eq!(peer.await_frame(RST_STREAM, 2 * n + 1).await.error_code(), CANCEL);
+    }
 }
 
 /// CVE-2025-8671: a client that has the server do the resetting.

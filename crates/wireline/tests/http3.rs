@@ -192,6 +192,43 @@ async fn a_client_chooses_http_3_once_it_was_announced_and_does_without_it_where
 }
 
 #[tokio::test]
+async fn a_handler_may_take_its_time_over_http_3_too() {
+    let certificate = certificate();
+    let versions = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&versions);
+    let server = echo().on_request(move |req: Request| {
+        seen.lock().expect("nobody panicked").push(req.version());
+        async move {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            req.accept().run().await
+        }
+    });
+    let (addr, _) = serve(server, &certificate);
+    for _ in 0..2 {
+        let connecting = connect(format!("wss://{addr}/")).http_auto().tls(certificate.client.clone());
+        echoes(&mut soon(connecting.into_future()).await.expect("it is let in")).await;
+    }
+    let versions = versions.lock().expect("nobody panicked").clone();
+    assert_eq!(versions, [http::Version::HTTP_2, http::Version::HTTP_3]);
+}
+
+#[tokio::test]
+async fn after_a_shutdown_the_port_is_free() {
+    let certificate = certificate();
+    let (addr, handle) = serve(echo(), &certificate);
+    let connecting = connect(format!("wss://{addr}/")).http3().tls(certificate.client);
+    let mut ws = soon(connecting.into_future()).await.expect("it is let in");
+    let (drained, _) = tokio::join!(handle.shutdown(Duration::from_secs(60)), ws.recv());
+    assert_eq!(drained.cut, 0);
+    soon(async {
+        while std::net::UdpSocket::bind(addr).is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_shutdown_says_1001_and_waits_and_cuts() {
     let certificate = certificate();
     let (addr, handle) = serve(echo(), &certificate);
@@ -318,7 +355,9 @@ async fn more_websockets_than_a_connection_takes_get_another_one() {
 #[tokio::test]
 async fn what_http_3_cannot_do_is_told_before_anything_is_sent() {
     let why = async |connecting: wireline::Connect| {
-        soon(connecting.http3().into_future()).await.expect_err("it cannot work").to_string()
+        let error = soon(connecting.http3().into_future()).await.expect_err("it cannot work");
+        assert!(error.is_lasting(), "{error}");
+        error.to_string()
     };
     assert!(why(connect("ws://127.0.0.1:9/")).await.contains("only with wss://"));
     assert!(why(connect("wss://127.0.0.1:9/").proxy("http://127.0.0.1:9")).await.contains("proxy"));
@@ -674,11 +713,15 @@ async fn who_breaks_the_rules_of_the_connection_loses_it() {
         (&[&[0x00, 0x04, 0x00, 0x06, 0x00]], streams.clone(), 0x105),
         (&[&[0x00, 0x04, 0x02, 0x08, 0x05]], streams.clone(), 0x109),
         (&[&[0x00, 0x04, 0x7f, 0xff]], streams.clone(), 0x107),
+        // A GOAWAY that is no number, and one that grows.
+        (&[&[0x00, 0x04, 0x00, 0x07, 0x02, 0x01, 0x01]], streams.clone(), 0x106),
+        (&[&[0x00, 0x04, 0x00, 0x07, 0x01, 0x01, 0x07, 0x01, 0x02]], streams.clone(), 0x108),
         // A push, and instructions for a table that is not there.
         (&[&[0x01, 0x00]], streams.clone(), 0x103),
         (&[&[0x02, 0x3f, 0xe1, 0x1f]], streams.clone(), 0x201),
         // A request's stream.
         (control, vec![frame(0x00, b"data first")], 0x105),
+        (control, vec![frame(0x00, b"")], 0x105),
         (control, vec![frame(0x04, b"")], 0x105),
         (control, vec![frame(0x05, b"")], 0x105),
         (control, vec![frame(0x08, b"")], 0x105),
@@ -810,6 +853,17 @@ async fn ordinary_requests_are_answered_with_their_bodies() {
     stream.send.finish().expect("it is open");
     assert_eq!(stream.status().await, 200);
     assert_eq!(stream.frame().await, (0x00, b"POST / 40500".to_vec()));
+    // Less and more than was said, and what says nothing.
+    for (length, sent) in [("5", 4), ("5", 6), ("-5", 5), ("", 0)] {
+        let head = with(&plain(addr, "POST"), "content-length", length);
+        let request = [&frame(0x01, &section(&head))[..], &frame(0x00, &body[..sent])];
+        let mut stream = peer.stream(&request.concat()).await;
+        stream.send.finish().expect("it is open");
+        match length {
+            "5" => assert_eq!(stream.status().await, 400, "{sent}"),
+            _ => assert_eq!(stream.reset().await, 0x10e, "{length:?}"),
+        }
+    }
     // More than is taken of a body.
     let request = [&frame(0x01, &section(&head))[..], &frame(0x00, &[0; 70_000])];
     let mut stream = peer.stream(&request.concat()).await;

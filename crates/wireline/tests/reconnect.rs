@@ -259,6 +259,53 @@ async fn the_first_words_are_said_on_every_connection_before_it_is_given() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn first_words_that_always_fail_use_up_the_attempts() {
+    let (network, server) = (Network::new(), echo());
+    let mut connections = connections(&network, &server, Backoff::default().max_attempts(3))
+        .on_open(|_| async { Err(Error::other("not this time either")) });
+    let error = soon(connections.next()).await.expect_err("three have failed");
+    assert!(matches!(error, ReconnectError::OnOpen(_)), "{error}");
+    assert!(error.to_string().contains("not this time either"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_up_until_its_end_and_not_until_somebody_looks() {
+    let server = Server::new().on_request(|req: Request| async move {
+        req.accept().await?.close_with(4000, "enough")?;
+        Ok(())
+    });
+    let backoff = Backoff::default();
+    let (mut connections, losses) = noting(connections(&Network::new(), &server, backoff));
+    for _ in 0..12 {
+        let mut ws = soon(connections.next()).await.expect("it comes back");
+        let _ = soon(ws.recv()).await;
+        drop(ws);
+        tokio::time::sleep(Duration::from_secs(600)).await;
+    }
+    // Each wait would be one after a first loss otherwise.
+    let longest = losses.lock().expect("no panic").iter().map(|(_, delay)| *delay).max();
+    assert!(longest > Some(Duration::from_secs(2)), "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_are_given_up_are_no_more_frequent_than_those_that_fail() {
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&attempts);
+    let mut connections = reconnect_with(Backoff::default(), move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            Ok(connect("ws://test.example/"))
+        }
+    });
+    for _ in 0..600 {
+        let _ = tokio::time::timeout(Duration::from_secs(1), connections.next()).await;
+    }
+    let attempts = attempts.load(Ordering::Relaxed);
+    assert!((10..150).contains(&attempts), "{attempts}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_dropped_while_it_waits_waits_no_shorter() {
     let (server, asked) = answering(vec![(503, Some("100"))]);
     let mut connections = connections(&Network::new(), &server, Backoff::default());

@@ -91,8 +91,7 @@ impl Connection {
         Ok(Some(Self { shared: Arc::new(Shared { sender, remote_addr }) }))
     }
 
-    /// Sends an extended CONNECT and gives the response's head; `None` if the connection has ended before it took
-    /// the request.
+    /// Sends an extended CONNECT and gives the response's head; `None` if the server did not take the request over HTTP/2.
     pub(super) async fn exchange(
         self,
         mut request: Request<()>,

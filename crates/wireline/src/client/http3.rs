@@ -17,14 +17,11 @@ use super::{
 };
 use crate::{
     ClientTls, ConnectError,
-    http3::{self, Connection, RequestStream, connection_lost, transport_config},
+    http3::{self, Connection, MAX_OPENED, RequestStream, connection_lost, transport_config},
 };
 
 /// Bytes that the server may send on one stream ahead of its application.
 const STREAM_WINDOW: u32 = 1 << 20;
-
-/// Streams of one connection that may wait for their applications without holding up the others.
-const STREAMS: u32 = 100;
 
 /// Opens a QUIC connection, to whichever of the host's addresses answers first.
 pub(super) async fn connect(target: &Target, tls: &ClientTls, port: u16) -> Result<Connection, ConnectError> {
@@ -32,7 +29,7 @@ pub(super) async fn connect(target: &Target, tls: &ClientTls, port: u16) -> Resu
     let tls = QuicClientConfig::try_from(tls.http3_config())
         .map_err(|error| tls_failed(io::Error::other(error)))?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    let mut transport = transport_config(STREAMS, STREAM_WINDOW);
+    let mut transport = transport_config(MAX_OPENED, STREAM_WINDOW);
     // A server opens none for requests (RFC 9114 section 6.1).
     transport.max_concurrent_bidi_streams(0_u32.into());
     config.transport_config(Arc::new(transport));
@@ -84,19 +81,22 @@ pub(super) async fn open(
     Ok(if takes_them { connection.try_open().await } else { None })
 }
 
-/// Sends an extended CONNECT and gives the response's head.
+/// Sends an extended CONNECT and gives the response's head; `None` if the server did not look at the request.
 pub(super) async fn exchange(
     mut stream: RequestStream,
     mut request: Request<()>,
     target: &Target,
-) -> Result<Response<Rest>, ConnectError> {
+) -> Result<Option<Response<Rest>>, ConnectError> {
     request.extensions_mut().insert(Protocol::from_static("websocket"));
     let exchanged = async {
         stream.send_request(&request).await?;
         stream.read_response().await
     };
-    let response = exchanged.await.map_err(|error| failed(error, target))?;
-    Ok(response.map(|()| Rest::Http3(Box::new(stream))))
+    match exchanged.await {
+        Ok(response) => Ok(Some(response.map(|()| Rest::Http3(Box::new(stream))))),
+        Err(error) if error.is_unprocessed() => Ok(None),
+        Err(error) => Err(failed(error, target)),
+    }
 }
 
 /// A server looks at the client's certificate when to the client the handshake is over (RFC 8446 section 2).

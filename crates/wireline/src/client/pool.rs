@@ -61,6 +61,8 @@ pub(super) type Lane = tokio::sync::Mutex<Connections>;
 
 #[derive(Default)]
 pub(super) struct Connections {
+    /// The server spoke HTTP/1.1 when it had the choice.
+    pub(super) is_http1: bool,
     pub(super) http2: Vec<http2::WeakConnection>,
     #[cfg(feature = "http3")]
     pub(super) http3: Vec<crate::http3::WeakConnection>,

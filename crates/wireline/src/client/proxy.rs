@@ -46,7 +46,7 @@ impl ProxyChoice {
                 let intercept = Matcher::builder().all(url.clone()).build().intercept(&target.http_uri()?);
                 Some(
                     intercept.ok_or_else(|| ConnectError::Url {
-                        url: url.clone(),
+                        url: without_credentials(url),
                         reason:
                             "a proxy is given as http://, https:// or socks5://, a host and perhaps a port"
                                 .into(),
@@ -55,6 +55,15 @@ impl ProxyChoice {
             }
         };
         intercept.map(Proxy::new).transpose()
+    }
+}
+
+/// What can be shown of what may be a proxy's URL.
+fn without_credentials(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => format!("{}{}", &url[..scheme + 3], &url[at + 1..]),
+        (None, Some(at)) => url[at + 1..].to_owned(),
+        _ => url.to_owned(),
     }
 }
 
@@ -85,7 +94,7 @@ impl Proxy {
             Some("socks5" | "socks5h") => (Kind::Socks5, 1080),
             _ => {
                 let reason = "of proxies http, https and socks5 are spoken".to_owned();
-                return Err(ConnectError::Url { url: uri.to_string(), reason });
+                return Err(ConnectError::Url { url: without_credentials(&uri.to_string()), reason });
             }
         };
         let host = uri.host().unwrap_or_default();

@@ -9,13 +9,16 @@ use std::{
 };
 
 use http::{StatusCode, header};
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
 use wireline_proto::CloseCode;
 
 use super::Connect;
 use crate::{
     CloseEvent, ConnectError, Result, Socket, WebSocket, driver::Link, entropy, server::LONGEST_TIMEOUT,
-    socket::Closing, tls::is_about_certificates,
+    socket::Closing, tls::will_fail_again,
 };
 
 /// After 1012 a client waits for 5 to 30 seconds, so that a server which restarts does not get everyone at
@@ -109,8 +112,8 @@ pub enum Loss<'l> {
 }
 
 impl Loss<'_> {
-    /// Whether another attempt makes no sense before somebody has changed something: a URL that is none, a
-    /// certificate that is not trusted, a 4xx answer but 408, 425 and 429, a server that speaks no WebSocket, a
+    /// Whether another attempt makes no sense before somebody has changed something: a URL that is none, settings
+    /// that do not go together, a version of HTTP that the server does not speak, a certificate that is not trusted, a 4xx answer but 408, 425 and 429, a server that speaks no WebSocket, a
     /// connection that was closed with 1003, 1008 or 1010.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
@@ -155,11 +158,14 @@ impl ConnectError {
             Self::Url { .. }
             | Self::Protocols(_)
             | Self::InvalidHeader(_)
+            | Self::Settings(_)
+            | Self::Version(_)
             | Self::Certificates(_)
             | Self::Handshake(_) => true,
             Self::Rejected(response) | Self::ProxyRejected { response, .. } => !is_passing(response.status()),
-            Self::Tls { source, .. } => is_about_certificates(source),
-            Self::Dns { .. } | Self::Tcp { .. } | Self::Proxy { .. } | Self::Http(_) | Self::Timeout => false,
+            Self::Tls { source, .. } => will_fail_again(source),
+            Self::Proxy { source, .. } => source.downcast_ref().is_some_and(Self::is_lasting),
+            Self::Dns { .. } | Self::Tcp { .. } | Self::Http(_) | Self::Timeout => false,
         }
     }
 
@@ -194,6 +200,9 @@ pub enum ReconnectError {
     /// Connecting failed, for a reason that stays, or as often as was allowed.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// What was to be done [first](Reconnect::on_open) failed as often as was allowed; this is the last error.
+    #[error("the connection failed at its first words: {0}")]
+    OnOpen(#[source] Box<crate::Error>),
     /// The last connection was closed, for a reason that stays.
     #[error("the connection is not opened again: {0}")]
     Closed(CloseEvent),
@@ -213,9 +222,9 @@ pub struct Reconnect {
     failed_attempts: u32,
     /// When the next attempt may begin.
     due: Option<Instant>,
-    /// The connection that was given out last, and since when it is open. Not as a handle, which would keep it
-    /// open.
-    current: Option<(Arc<Link>, Instant)>,
+    /// How the connection that was given out last ends, and how long it was open. Not with a handle, which would
+    /// keep it open.
+    current: Option<JoinHandle<(CloseEvent, Duration)>>,
     on_open: Option<OnOpen>,
     on_loss: Option<OnLoss>,
     is_lasting: Box<dyn FnMut(Loss<'_>) -> bool + Send>,
@@ -284,7 +293,8 @@ where
 
 impl Reconnect {
     /// What to do first on every connection, such as subscribing again, before [`next`](Self::next) gives it.
-    /// An error of it closes the connection with 1011 and counts as its loss.
+    /// An error of it closes the connection with 1011 and counts as an attempt that failed. It has no deadline but
+    /// that of a connection whose peer is gone.
     #[must_use]
     pub fn on_open<F, H>(mut self, mut handler: F) -> Self
     where
@@ -318,26 +328,34 @@ impl Reconnect {
     /// When the reason for a loss is lasting, or the attempts are used up. Called again, it tries again.
     ///
     /// # Cancel safety
-    /// Dropped early, an attempt under way is given up; how long to wait, and how often it failed, is kept.
+    /// Dropped early, an attempt under way is given up, which counts as a loss; how long to wait, and how often it
+    /// failed, is kept.
     pub async fn next(&mut self) -> Result<WebSocket, ReconnectError> {
         self.await_end().await?;
         loop {
             if let Some(due) = self.due {
                 sleep_until(due).await;
             }
-            self.due = None;
-            let error = match self.attempt().await {
-                Ok(Some(ws)) => return Ok(ws),
-                Ok(None) => {
+            // An attempt that is given up is one that failed.
+            let losses = self.losses;
+            self.due = Some(Instant::now() + self.backoff.delay(losses));
+            self.losses = losses.saturating_add(1);
+            let attempted = self.attempt().await;
+            (self.due, self.losses) = (None, losses);
+            let error = match attempted {
+                Ok(Ok(ws)) => return Ok(ws),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a connection failed at its first words");
+                    if self.count_failure() {
+                        return Err(ReconnectError::OnOpen(Box::new(error)));
+                    }
                     self.await_end().await?;
                     continue;
                 }
                 Err(error) => error,
             };
             let loss = Loss::Failed(&error);
-            self.failed_attempts = self.failed_attempts.saturating_add(1);
-            let is_last = self.backoff.max_attempts.is_some_and(|most| self.failed_attempts >= most);
-            if is_last || (self.is_lasting)(loss) {
+            if self.count_failure() || (self.is_lasting)(loss) {
                 (self.losses, self.failed_attempts) = (0, 0);
                 return Err(error.into());
             }
@@ -345,30 +363,40 @@ impl Reconnect {
         }
     }
 
-    /// Opens a connection; `None` if it did not get beyond its first words.
-    async fn attempt(&mut self) -> Result<Option<WebSocket>, ConnectError> {
-        let ws = (self.connect)().await?.await?;
-        self.current = Some((Arc::clone(ws.link()), Instant::now()));
-        self.failed_attempts = 0;
-        let Some(on_open) = &mut self.on_open else { return Ok(Some(ws)) };
-        match on_open(ws.socket()).await {
-            Ok(()) => Ok(Some(ws)),
-            Err(error) => {
-                tracing::debug!(%error, "a connection failed at its first words");
-                let _ = ws.close_with(CloseCode::INTERNAL_ERROR, "");
-                Ok(None)
-            }
+    /// Whether the attempts are used up with this one, which failed.
+    fn count_failure(&mut self) -> bool {
+        self.failed_attempts = self.failed_attempts.saturating_add(1);
+        let is_last = self.backoff.max_attempts.is_some_and(|most| self.failed_attempts >= most);
+        if is_last {
+            (self.losses, self.failed_attempts) = (0, 0);
         }
+        is_last
+    }
+
+    /// Opens a connection, which may fail at its first words.
+    async fn attempt(&mut self) -> Result<Result<WebSocket>, ConnectError> {
+        let ws = (self.connect)().await?.await?;
+        self.current = Some(tokio::spawn(watch(Arc::clone(ws.link()))));
+        if let Some(on_open) = &mut self.on_open
+            && let Err(error) = on_open(ws.socket()).await
+        {
+            let _ = ws.close_with(CloseCode::INTERNAL_ERROR, "");
+            return Ok(Err(error));
+        }
+        self.failed_attempts = 0;
+        Ok(Ok(ws))
     }
 
     /// Waits for the end of the connection that was given last.
     async fn await_end(&mut self) -> Result<(), ReconnectError> {
-        let Some((link, since)) = &self.current else { return Ok(()) };
-        let event = Closing::new(link).await;
-        if since.elapsed() >= self.backoff.min_uptime {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        let ended = current.await;
+        self.current = None;
+        // Cancelled together with the runtime.
+        let Ok((event, uptime)) = ended else { return Ok(()) };
+        if uptime >= self.backoff.min_uptime {
             self.losses = 0;
         }
-        self.current = None;
         let loss = Loss::Closed(&event);
         if (self.is_lasting)(loss) {
             return Err(ReconnectError::Closed(event));
@@ -386,6 +414,13 @@ impl Reconnect {
             on_loss(loss, delay);
         }
     }
+}
+
+/// How a connection that has just been opened ends, and after how long.
+async fn watch(link: Arc<Link>) -> (CloseEvent, Duration) {
+    let since = Instant::now();
+    let event = Closing::new(&link).await;
+    (event, since.elapsed())
 }
 
 impl fmt::Debug for Reconnect {

@@ -26,6 +26,10 @@ const QPACK_DECODER: u64 = 0x03;
 const MAX_FIELD_SECTION_SIZE: u64 = 0x06;
 const ENABLE_CONNECT_PROTOCOL: u64 = 0x08;
 
+/// Streams for requests that this end opens on one connection, whatever more the peer allows: for so many there is
+/// room in the connection's window.
+pub(crate) const MAX_OPENED: u32 = 100;
+
 /// Bytes of a SETTINGS or GOAWAY frame.
 const MAX_CONTROL_FRAME: usize = 1024;
 
@@ -65,8 +69,8 @@ impl Drop for Handle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Peer {
     settings: Option<Settings>,
-    /// It takes no new requests, or will send none.
-    is_leaving: bool,
+    /// It takes no new requests, or will send none: the number of the first that is none (section 5.2).
+    leaves_at: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -81,7 +85,7 @@ impl Connection {
         let lost = |error| Error::Quic(super::connection_lost(error));
         let mut control = quic.open_uni().await.map_err(lost)?;
         control.write_all(&greeting(quic.side())).await?;
-        let (told, peer) = watch::channel(Peer { settings: None, is_leaving: false });
+        let (told, peer) = watch::channel(Peer { settings: None, leaves_at: None });
         tokio::spawn(Peers { quic: quic.clone(), told: Arc::new(told) }.take_in());
         let handle = Handle { quic, control: tokio::sync::Mutex::new(control) };
         Ok(Self { handle: Arc::new(handle), peer })
@@ -93,9 +97,11 @@ impl Connection {
         Some(RequestStream::new(Arc::clone(&self.handle), send, recv))
     }
 
-    /// A stream for a request, if the peer allows another one now.
+    /// A stream for a request, if the peer allows another one now, and there are not [`MAX_OPENED`].
     pub(crate) async fn try_open(&self) -> Option<RequestStream> {
-        if self.peer.borrow().is_leaving {
+        // Each stream has one, and so have those who are about to use the connection.
+        let streams = Arc::strong_count(&self.handle) - 1;
+        if self.peer.borrow().leaves_at.is_some() || streams >= MAX_OPENED as usize {
             return None;
         }
         let mut opening = std::pin::pin!(self.handle.quic.open_bi());
@@ -146,7 +152,7 @@ impl WeakConnection {
     /// Whether it has ended, or takes no new requests.
     pub(crate) fn is_gone(&self) -> bool {
         let is_lost = |handle: &Arc<Handle>| handle.quic.close_reason().is_some();
-        self.peer.borrow().is_leaving || self.handle.upgrade().as_ref().is_none_or(is_lost)
+        self.peer.borrow().leaves_at.is_some() || self.handle.upgrade().as_ref().is_none_or(is_lost)
     }
 }
 
@@ -242,8 +248,10 @@ impl Peers {
                     return Err(Error::Connection(Code::MISSING_SETTINGS, what));
                 }
                 frame::GOAWAY => {
-                    frames.payload(MAX_CONTROL_FRAME, too_long()).await?;
-                    self.told.send_modify(|peer| peer.is_leaving = true);
+                    let payload = frames.payload(MAX_CONTROL_FRAME, too_long()).await?;
+                    let before = self.told.borrow().leaves_at;
+                    let at = parse_go_away(&payload, self.quic.side(), before)?;
+                    self.told.send_modify(|peer| peer.leaves_at = Some(at));
                 }
                 frame::SETTINGS => return unexpected("SETTINGS come once"),
                 frame::DATA | frame::HEADERS | frame::PUSH_PROMISE => {
@@ -259,6 +267,22 @@ impl Peers {
         }
         Ok(())
     }
+}
+
+/// The number in a GOAWAY, which is a request's from a server, a push's from a client, and never greater than `before`
+/// (section 5.2).
+fn parse_go_away(payload: &[u8], side: Side, before: Option<u64>) -> Result<u64, Error> {
+    let whole = parse_integer(payload).filter(|(_, len)| *len == payload.len());
+    let Some((number, _)) = whole else {
+        return Err(Error::Connection(Code::FRAME_ERROR, "GOAWAY has one number in it"));
+    };
+    if side.is_client() && number % 4 != 0 {
+        return Err(Error::Connection(Code::ID_ERROR, "GOAWAY names a stream that is no request's"));
+    }
+    if before.is_some_and(|before| number > before) {
+        return Err(Error::Connection(Code::ID_ERROR, "GOAWAY takes back an earlier one"));
+    }
+    Ok(number)
 }
 
 fn parse_settings(payload: &[u8]) -> Result<Settings, Error> {
@@ -327,6 +351,22 @@ mod tests {
         assert_eq!(code(&[0x02, 0]), Err(Code::SETTINGS_ERROR));
         assert_eq!(code(&[0x08]), Err(Code::FRAME_ERROR));
         assert_eq!(code(&[0x08, 0x40]), Err(Code::FRAME_ERROR));
+    }
+
+    #[test]
+    fn a_goaway_is_one_number_that_never_grows() {
+        let code = |payload: &[u8], side, before| match parse_go_away(payload, side, before) {
+            Ok(number) => Ok(number),
+            Err(Error::Connection(code, _)) => Err(code),
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(code(&[8], Side::Client, None), Ok(8));
+        assert_eq!(code(&[8], Side::Client, Some(8)), Ok(8));
+        assert_eq!(code(&[12], Side::Client, Some(8)), Err(Code::ID_ERROR));
+        assert_eq!(code(&[9], Side::Client, None), Err(Code::ID_ERROR));
+        assert_eq!(code(&[9], Side::Server, None), Ok(9));
+        assert_eq!(code(&[], Side::Server, None), Err(Code::FRAME_ERROR));
+        assert_eq!(code(&[8, 8], Side::Server, None), Err(Code::FRAME_ERROR));
     }
 
     #[test]

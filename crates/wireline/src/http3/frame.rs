@@ -75,6 +75,8 @@ pub(super) struct FrameReader {
     header: Header,
     /// What is left of the payload of the frame at hand.
     left: u64,
+    /// A head has come.
+    is_headed: bool,
 }
 
 #[derive(Default)]
@@ -100,7 +102,7 @@ impl Header {
 
 impl FrameReader {
     pub(super) fn new(recv: RecvStream) -> Self {
-        Self { recv, chunk: Bytes::new(), header: Header::default(), left: 0 }
+        Self { recv, chunk: Bytes::new(), header: Header::default(), left: 0, is_headed: false }
     }
 
     pub(super) fn recv(&mut self) -> &mut RecvStream {
@@ -194,8 +196,11 @@ impl FrameReader {
             while ready!(self.poll_payload(cx, MAX_CHUNK))?.is_some() {}
             let Some((kind, length)) = ready!(self.poll_header(cx))? else { return Poll::Ready(Ok(None)) };
             match kind {
-                DATA if length == 0 => {}
-                DATA | HEADERS => return Poll::Ready(Ok(Some(kind))),
+                DATA if length == 0 && self.is_headed => {}
+                DATA | HEADERS => {
+                    self.is_headed |= kind == HEADERS;
+                    return Poll::Ready(Ok(Some(kind)));
+                }
                 _ if is_forbidden(kind) => {
                     let what = "a frame that does not belong on a request's stream";
                     return Poll::Ready(Err(Error::Connection(Code::FRAME_UNEXPECTED, what)));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use http::{Request, Response};
+use http::{HeaderMap, Method, Request, Response, header};
 use http_body::Frame;
 use quinn::{RecvStream, SendStream};
 use tokio::{
@@ -50,6 +50,22 @@ struct Receiver {
     is_over: bool,
     /// The peer has ended its side well.
     is_at_end: bool,
+    /// Bytes of the body that are still to come, where that was said.
+    left: Option<u64>,
+}
+
+/// Section 4.1.2.
+const WRONG_LENGTH: Error = Error::Stream(Code::MESSAGE_ERROR, "the body is not as long as was said");
+
+/// How long a body is to be.
+fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = values.next() else { return Ok(None) };
+    let digits = first.to_str().ok().filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|digits| digits.parse().ok()) {
+        Some(length) if values.all(|value| value == first) => Ok(Some(length)),
+        _ => Err(Error::Stream(Code::MESSAGE_ERROR, "the content-length is no number")),
+    }
 }
 
 /// The sending side.
@@ -69,7 +85,13 @@ type Delivery = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl RequestStream {
     pub(super) fn new(handle: Arc<Handle>, send: SendStream, recv: RecvStream) -> Self {
         Self {
-            receiver: Receiver { handle, frames: FrameReader::new(recv), is_over: false, is_at_end: false },
+            receiver: Receiver {
+                handle,
+                frames: FrameReader::new(recv),
+                is_over: false,
+                is_at_end: false,
+                left: None,
+            },
             sender: Sender {
                 send,
                 unsent: Bytes::new(),
@@ -93,7 +115,14 @@ impl RequestStream {
 
     pub(crate) async fn read_request(&mut self) -> Result<Request<()>, Error> {
         let section = self.receiver.head().await?;
-        decode_request(section).map_err(|error| self.receiver.blame(error))
+        let request = decode_request(section).and_then(|request| {
+            // A tunnel has no length (RFC 9110 section 9.3.6).
+            if request.method() != Method::CONNECT {
+                self.receiver.left = content_length(request.headers())?;
+            }
+            Ok(request)
+        });
+        request.map_err(|error| self.receiver.blame(error))
     }
 
     /// The response's head; those that only inform are passed over.
@@ -169,6 +198,18 @@ impl Receiver {
         }
     }
 
+    /// Holds what has come against what was announced (section 4.1.2).
+    fn count(&mut self, data: Option<Bytes>) -> Result<Option<Bytes>, Error> {
+        if let Some(left) = &mut self.left {
+            let rest = left.checked_sub(data.as_ref().map_or(0, Bytes::len) as u64);
+            match rest {
+                Some(rest) if rest == 0 || data.is_some() => *left = rest,
+                _ => return Err(WRONG_LENGTH),
+            }
+        }
+        Ok(data)
+    }
+
     /// The field section of the next head.
     async fn head(&mut self) -> Result<Bytes, Error> {
         let head = async {
@@ -191,7 +232,7 @@ impl Receiver {
         if self.is_over {
             return Poll::Ready(Ok(None));
         }
-        let data = ready!(self.frames.poll_data(cx, most, trailers));
+        let data = ready!(self.frames.poll_data(cx, most, trailers)).and_then(|data| self.count(data));
         self.is_at_end = matches!(data, Ok(None));
         self.is_over = self.is_at_end;
         Poll::Ready(data.map_err(|error| self.blame(error)))

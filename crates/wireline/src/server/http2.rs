@@ -3,14 +3,14 @@
 use std::{future::poll_fn, io, time::Duration};
 
 use bytes::Bytes;
-use h2::{RecvStream, server::SendResponse};
+use h2::{Reason, RecvStream, server::SendResponse};
 use http::Response;
 use http_body::Body;
 use tokio::sync::watch;
 
 use super::{
     Phase, Service,
-    multiplexed::{self, Exchange, Lease, MAX_STREAMS, STREAM_WINDOW},
+    multiplexed::{self, Exchange, Lease, MAX_STREAMS, Place, Places, STREAM_WINDOW},
 };
 use crate::{
     error::BoxError,
@@ -39,6 +39,7 @@ pub(super) async fn serve(
     let greeted = tokio::time::timeout(timeout, http.handshake(transport)).await;
     let mut connection = greeted.map_err(|_| io::ErrorKind::TimedOut)?.map_err(lost)?;
     let (_under_way, lease) = watch::channel(());
+    let places = Places::new();
     let silence = std::pin::pin!(silence(connection.ping_pong()));
     let first = std::pin::pin!(tokio::time::sleep(timeout));
     let (mut silence, mut first) = (silence, first);
@@ -52,10 +53,14 @@ pub(super) async fn serve(
             }
             accepted = connection.accept() => {
                 let Some(accepted) = accepted else { return Ok(()) };
-                let (request, respond) = accepted.map_err(lost)?;
+                let (request, mut respond) = accepted.map_err(lost)?;
                 has_begun = true;
-                let request = serve_request(request, respond, service.clone(), lease.clone(), timeout);
-                tokio::spawn(request);
+                let Some(place) = places.take() else {
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                    continue;
+                };
+                let kept = (lease.clone(), place);
+                tokio::spawn(serve_request(request, respond, service.clone(), kept, timeout));
             }
             // Who asks for nothing is not waited for.
             () = first.as_mut(), if !has_begun => return Ok(()),
@@ -68,7 +73,7 @@ async fn serve_request(
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
     service: Service,
-    lease: Lease,
+    kept: (Lease, Place),
     timeout: Duration,
 ) {
     let (mut head, body) = request.into_parts();
@@ -78,7 +83,7 @@ async fn serve_request(
     }
     let exchange = Http2Exchange { respond, receiver: Receiver::new(body) };
     let request = http::Request::from_parts(head, ());
-    if let Err(error) = multiplexed::serve(request, exchange, service, lease, timeout).await {
+    if let Err(error) = multiplexed::serve(request, exchange, service, kept, timeout).await {
         tracing::debug!(%error, "a request over HTTP/2 ended early");
     }
 }
@@ -106,10 +111,21 @@ impl Exchange for Http2Exchange {
     }
 
     async fn respond(mut self, response: Response<Bytes>) -> Result<(), h2::Error> {
-        let (head, body) = response.into_parts();
+        let (head, mut body) = response.into_parts();
         let mut send = self.respond.send_response(Response::from_parts(head, ()), body.is_empty())?;
-        if !body.is_empty() {
-            send.send_data(body, true)?;
+        while !body.is_empty() {
+            send.reserve_capacity(body.len());
+            // What was told as new is there until it is used.
+            let mut capacity = send.capacity();
+            while capacity == 0 {
+                capacity = match poll_fn(|cx| send.poll_capacity(cx)).await {
+                    Some(capacity) => capacity?,
+                    // The client does not want it any more.
+                    None => return Ok(()),
+                };
+            }
+            let chunk = body.split_to(capacity.min(body.len()));
+            send.send_data(chunk, body.is_empty())?;
         }
         // Behind that h2 resets the stream without an error if the request goes on (RFC 9113 section 8.1).
         Ok(())

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::{
     Options, Phase, Service,
-    multiplexed::{self, Exchange, Lease, MAX_STREAMS, STREAM_WINDOW},
+    multiplexed::{self, Exchange, Lease, MAX_STREAMS, Place, Places, STREAM_WINDOW},
 };
 use crate::{
     PeerCertificates, ServerTls, SetupError,
@@ -84,8 +84,12 @@ impl Listener {
         // Who comes now is refused, rather than left waiting.
         self.endpoint.set_server_config(None);
         tokio::spawn(async move {
-            let _ = phase.wait_for(|phase| *phase >= Phase::Over).await;
-            let _ = tokio::time::timeout(FAREWELL, self.endpoint.wait_idle()).await;
+            let is_over = async { drop(phase.wait_for(|phase| *phase >= Phase::Over).await) };
+            tokio::select! {
+                // Its port is free then.
+                () = self.endpoint.wait_idle() => {}
+                () = is_over => drop(tokio::time::timeout(FAREWELL, self.endpoint.wait_idle()).await),
+            }
         });
     }
 }
@@ -125,6 +129,7 @@ impl Serving {
     async fn serve_requests(&self, connection: &Connection) {
         let mut phase = self.phase.clone();
         let (under_way, lease) = watch::channel(());
+        let places = Places::new();
         let mut next = 0;
         let first = tokio::time::sleep(self.timeout);
         let mut first = std::pin::pin!(first);
@@ -136,9 +141,12 @@ impl Serving {
                 // Who asks for nothing is not waited for.
                 () = first.as_mut(), if next == 0 => None,
             };
-            let Some(stream) = stream else { return connection.close(Code::NO_ERROR) };
+            let Some(mut stream) = stream else { return connection.close(Code::NO_ERROR) };
             next = stream.id() + 4;
-            tokio::spawn(self.clone().serve_request(stream, lease.clone()));
+            match places.take() {
+                Some(place) => drop(tokio::spawn(self.clone().serve_request(stream, (lease.clone(), place)))),
+                None => stream.reset(Code::REQUEST_REJECTED),
+            }
         }
         connection.go_away(next).await;
         drop(lease);
@@ -153,11 +161,11 @@ impl Serving {
         }
     }
 
-    async fn serve_request(self, mut stream: RequestStream, lease: Lease) {
+    async fn serve_request(self, mut stream: RequestStream, kept: (Lease, Place)) {
         let Self { service, timeout, .. } = self;
         let served = match tokio::time::timeout(timeout, stream.read_request()).await {
             Ok(Ok(request)) => {
-                multiplexed::serve(request, Http3Exchange(stream), service, lease, timeout).await
+                multiplexed::serve(request, Http3Exchange(stream), service, kept, timeout).await
             }
             Ok(Err(Error::HeadTooLong)) => {
                 stream.respond(status_response(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)).await

@@ -1,12 +1,15 @@
 //! Requests of HTTP/2 and HTTP/3: many on one connection, each on a stream of its own.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::Empty;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::Service;
 use crate::{
@@ -22,6 +25,28 @@ pub(super) const MAX_STREAMS: u32 = 128;
 /// Bytes that a client may send on one stream ahead of its application (RFC 9113 section 5.2, RFC 9000 section
 /// 4.1).
 pub(super) const STREAM_WINDOW: u32 = 64 << 10;
+
+/// Requests of one connection that handlers may have to answer, those included whose streams their client has reset
+/// since: resets are free, and so must not be a way to have any number of handlers at work (CVE-2023-44487).
+const MAX_REQUESTS: usize = 2 * MAX_STREAMS as usize;
+
+/// The places of a connection's requests.
+#[derive(Clone)]
+pub(super) struct Places(Arc<Semaphore>);
+
+/// A request's place, until its handler has answered it or dropped it.
+pub(super) type Place = OwnedSemaphorePermit;
+
+impl Places {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_REQUESTS)))
+    }
+
+    /// One for another request; without one it is refused, unprocessed.
+    pub(super) fn take(&self) -> Option<Place> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
+    }
+}
 
 /// A request's stream, whose head was read and which is to be answered.
 pub(super) trait Exchange: Send + Sized {
@@ -53,11 +78,11 @@ pub(super) async fn serve<X: Exchange>(
     request: http::Request<()>,
     mut exchange: X,
     service: Service,
-    lease: Lease,
+    (lease, place): (Lease, Place),
     timeout: Duration,
 ) -> Result<(), X::Error> {
     let (taken, stream_taken) = oneshot::channel();
-    let handover = Handover::Stream(stream_taken);
+    let handover = Handover::Stream(stream_taken, place);
     let method = request.method().clone();
     let response = if extended_connect(&method, request.extensions()).is_some() {
         let request = request.map(|()| Empty::<Bytes>::new());

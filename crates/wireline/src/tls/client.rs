@@ -63,6 +63,9 @@ pub struct ClientTls {
     /// The sessions over QUIC, whose tickets are no use over TCP.
     #[cfg(feature = "http3")]
     quic_sessions: Resumption,
+    /// Who answers has proved to be the one who was asked.
+    #[cfg(feature = "http3")]
+    proves_servers: bool,
 }
 
 impl ClientTls {
@@ -117,7 +120,10 @@ impl ClientTls {
     /// # Errors
     /// When TLS cannot be set up at all.
     pub fn dangerous_any_certificate() -> Result<Self, TlsError> {
-        Self::verified_by(Arc::new(AnyCertificate))
+        let tls = Self::verified_by(Arc::new(AnyCertificate))?;
+        #[cfg(feature = "http3")]
+        let tls = Self { proves_servers: false, ..tls };
+        Ok(tls)
     }
 
     fn trusting(roots: RootCertStore) -> Result<Self, TlsError> {
@@ -174,6 +180,9 @@ impl ClientTls {
         config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(key_pair.load()?));
         // Those who know it without its certificate, or with another, are not to be reminded.
         config.resumption = Resumption::default();
+        #[cfg(feature = "http3")]
+        return Ok(Self { proves_servers: self.proves_servers, ..Self::of(config) });
+        #[cfg(not(feature = "http3"))]
         Ok(Self::of(config))
     }
 
@@ -202,7 +211,14 @@ impl ClientTls {
             config: Arc::new(config),
             #[cfg(feature = "http3")]
             quic_sessions: Resumption::default(),
+            #[cfg(feature = "http3")]
+            proves_servers: true,
         }
+    }
+
+    #[cfg(feature = "http3")]
+    pub(crate) fn proves_servers(&self) -> bool {
+        self.proves_servers
     }
 
     /// For QUIC.

@@ -50,6 +50,18 @@ pub(crate) fn is_about_certificates(error: &io::Error) -> bool {
     }
 }
 
+/// Whether it will be so again before somebody has changed something: certificates, and versions that one of the two does
+/// not speak.
+pub(crate) fn will_fail_again(error: &io::Error) -> bool {
+    is_about_certificates(error)
+        || matches!(
+            in_io(error),
+            Some(rustls::Error::AlertReceived(
+                AlertDescription::NoApplicationProtocol | AlertDescription::ProtocolVersion
+            ))
+        )
+}
+
 /// Whether the peer says by it that it has not got the certificate that it wants.
 fn refuses_certificate(alert: AlertDescription) -> bool {
     matches!(
@@ -130,6 +142,8 @@ mod tests {
     fn only_alerts_about_certificates_will_come_again() {
         assert!(is_about_certificates(&alerted(AlertDescription::UnknownCA)));
         assert!(!is_about_certificates(&alerted(AlertDescription::InternalError)));
+        assert!(will_fail_again(&alerted(AlertDescription::NoApplicationProtocol)));
+        assert!(!will_fail_again(&alerted(AlertDescription::InternalError)));
         assert!(!is_about_certificates(&io::ErrorKind::UnexpectedEof.into()));
     }
 }
