@@ -1,7 +1,7 @@
 // What the Node parts share: checks that are counted, and processes that are started and ended.
 // harness.py says the same in Python.
 import { execFileSync, spawn } from "node:child_process";
-import { createWriteStream, existsSync, mkdirSync } from "node:fs";
+import { createWriteStream, existsSync, mkdirSync, statSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { isDeepStrictEqual } from "node:util";
@@ -10,9 +10,12 @@ export const here = path.dirname(fileURLToPath(import.meta.url));
 export const reports = path.join(here, "..", "target", "conformance");
 
 const target = process.env.CARGO_TARGET_DIR ?? path.join(here, "..", "target");
-const built = (name) =>
-  [path.join(target, "release", name), path.join(target, "debug", name)].find(existsSync) ??
-  path.join(target, "release", name);
+// What was built last.
+const built = (name) => {
+  const paths = ["release", "debug"].map((profile) => path.join(target, profile, name));
+  const there = paths.filter((file) => existsSync(file));
+  return there.sort((one, other) => statSync(other).mtimeMs - statSync(one).mtimeMs)[0] ?? paths[0];
+};
 export const wireline = process.env.WIRELINE ?? built("wireline");
 // The tutorial's server, as the examples have it.
 export const styles = { "in a loop": built("examples/server"), "in event style": built("examples/events") };

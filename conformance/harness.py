@@ -123,10 +123,10 @@ def peer_client():
 
 
 def built(*candidates):
-    """The first of these files under target/ that exists; the first of all when none does."""
+    """What was built last of these files under target/; the first of them when there is none."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     paths = [target / candidate for candidate in candidates]
-    return str(next((path for path in paths if path.exists()), paths[0]))
+    return str(max((path for path in paths if path.exists()), key=lambda path: path.stat().st_mtime, default=paths[0]))
 
 
 def serve(*options, log, **popen):
