@@ -336,8 +336,9 @@ impl Attempt {
         #[cfg(feature = "http3")]
         if self.versions == HttpVersions::Http3 {
             let answer = self.open_http3(self.target.port, None).await?;
-            return answer
-                .ok_or_else(|| ConnectError::Http("the server is leaving: it takes no request".into()));
+            return answer.ok_or_else(|| {
+                ConnectError::Http("the server reset the request without looking at it".into())
+            });
         }
         #[cfg(feature = "http3")]
         if let Some(answer) = self.try_http3().await {
