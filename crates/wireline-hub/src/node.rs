@@ -9,7 +9,8 @@
 //!   [`unsubscribe`](Node::unsubscribe), [`disconnect`](Node::disconnect), and
 //!   [`handle_room`](Node::handle_room) when a queue that was full is not any more.
 //! - The backplane: [`handle_event`](Node::handle_event) for what it tells,
-//!   [`handle_subscribed`](Node::handle_subscribed) and [`handle_page`](Node::handle_page) for what it was asked.
+//!   [`handle_subscribed`](Node::handle_subscribed), [`handle_page`](Node::handle_page) and
+//!   [`handle_presence_told`](Node::handle_presence_told) for what it was asked.
 //! - Time: [`handle_timeout`](Node::handle_timeout), at [`poll_timeout`](Node::poll_timeout) or later.
 //!
 //! After each of them, take all [`Action`]s out of [`take_actions`](Node::take_actions). What connections get
@@ -46,8 +47,8 @@ use self::{
 };
 use crate::{BackplaneError, ConnectionId, Event, History, Member, Page, Position, PresenceRow, Topic};
 
-/// How often who got nothing for want of the node's budget may try again.
-const STARVED_RETRY: Duration = Duration::from_millis(50);
+/// How often who got nothing for want of the node's budget may try again. Lowered, all queues are counted as often.
+const STARVED_RETRY: Duration = Duration::from_millis(20);
 
 /// Between attempts to ask an engine that does not answer: doubled each time, from the first to the last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -237,7 +238,8 @@ pub enum Action {
     AwaitRoom(ConnectionId),
     /// The connection is too slow: close it with 4008.
     Close(ConnectionId),
-    /// Tell the engine and the topics who is here. One such action at a time, and in order.
+    /// Tell the engine and the topics who is here, then call [`Node::handle_presence_told`]. There is one such
+    /// action at a time.
     TellPresence(PresenceUpdate),
 }
 
@@ -317,6 +319,12 @@ impl<O: Outlet> Node<O> {
             lagging: self.feeds.iter().map(|(_, feed)| feed.lagging()).sum(),
             queued: self.outside.connections.queued(),
         }
+    }
+
+    /// The newest publication of a topic that the node keeps.
+    #[must_use]
+    pub fn newest(&self, topic: &Topic) -> Option<&Arc<Entry<O::Frames>>> {
+        self.feeds[*self.keys.get(topic)?].log.as_ref()?.newest()
     }
 
     // Connections.
@@ -459,6 +467,12 @@ impl<O: Outlet> Node<O> {
             self.settle(key);
         }
         self.ask_next();
+    }
+
+    /// The engine and the topics know who is here.
+    pub fn handle_presence_told(&mut self, now: Instant) {
+        self.outside.now = now;
+        self.outside.presence.handle_told();
     }
 
     fn doubt_all(&mut self) {

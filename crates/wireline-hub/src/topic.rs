@@ -82,6 +82,12 @@ impl std::str::FromStr for Topic {
     }
 }
 
+impl From<&Self> for Topic {
+    fn from(topic: &Self) -> Self {
+        topic.clone()
+    }
+}
+
 impl TryFrom<&str> for Topic {
     type Error = InvalidTopic;
 

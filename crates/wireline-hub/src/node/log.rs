@@ -155,6 +155,10 @@ impl<F: Default> Log<F> {
         }
     }
 
+    pub(super) fn newest(&self) -> Option<&Arc<Entry<F>>> {
+        self.entries.back()
+    }
+
     fn index_behind(&self, position: Position) -> Option<usize> {
         if self.floor.is(position) {
             return Some(0);

@@ -23,6 +23,8 @@ pub(super) struct Presence {
     lease: Duration,
     /// When the next update is due.
     due: Option<Instant>,
+    /// The last one is being told.
+    is_telling: bool,
 }
 
 impl Presence {
@@ -35,6 +37,7 @@ impl Presence {
             delay,
             lease,
             due: None,
+            is_telling: false,
         }
     }
 
@@ -85,15 +88,22 @@ impl Presence {
         }
     }
 
+    /// The engine and the topics know what the last update said.
+    pub(super) fn handle_told(&mut self) {
+        self.is_telling = false;
+    }
+
+    /// When [`take_update`](Self::take_update) is to be called.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.due
+        self.due.filter(|_| !self.is_telling)
     }
 
     /// What the engine is to be told, if it is time for that.
     pub(super) fn take_update(&mut self, now: Instant) -> Option<PresenceUpdate> {
-        if self.due.is_none_or(|due| due > now) {
+        if self.due().is_none_or(|due| due > now) {
             return None;
         }
+        self.is_telling = true;
         self.due = (!self.topics.is_empty()).then(|| now + self.lease / RENEWALS);
         let rows = std::mem::take(&mut self.changed).into_iter().map(|topic| {
             let members = self.topics.get(&topic).map(|members| members.keys().cloned().collect());
@@ -132,20 +142,41 @@ mod tests {
         Member::new("ann")
     }
 
+    /// The update that is due, which is told at once.
+    fn take(presence: &mut Presence, now: Instant) -> Option<PresenceUpdate> {
+        let update = presence.take_update(now);
+        presence.handle_told();
+        update
+    }
+
+    #[test]
+    fn one_update_is_told_at_a_time() {
+        let start = Instant::now();
+        let mut presence = Presence::new(DELAY, LEASE);
+        presence.join(&topic(), &ann(), start);
+        presence.take_update(start + DELAY).expect("it is due");
+        presence.leave(&topic(), &ann(), start + DELAY);
+        assert_eq!(presence.due(), None);
+        assert!(presence.take_update(start + LEASE).is_none());
+        presence.handle_told();
+        let update = presence.take_update(start + LEASE).expect("it is due");
+        assert_eq!(update.left, [(topic(), ann())]);
+    }
+
     #[test]
     fn a_member_on_two_connections_joins_once_and_leaves_once() {
         let start = Instant::now();
         let mut presence = Presence::new(DELAY, LEASE);
         presence.join(&topic(), &ann(), start);
         presence.join(&topic(), &ann(), start);
-        assert!(presence.take_update(start).is_none(), "changes are collected first");
-        let update = presence.take_update(start + DELAY).expect("it is due");
+        assert!(take(&mut presence, start).is_none(), "changes are collected first");
+        let update = take(&mut presence, start + DELAY).expect("it is due");
         assert_eq!(update.joined, [(topic(), ann())]);
         assert_eq!(update.rows, [PresenceRow { topic: topic(), members: vec![ann()] }]);
         presence.leave(&topic(), &ann(), start + DELAY);
-        assert!(presence.take_update(start + 2 * DELAY).is_none(), "one connection is left");
+        assert!(take(&mut presence, start + 2 * DELAY).is_none(), "one connection is left");
         presence.leave(&topic(), &ann(), start + 2 * DELAY);
-        let update = presence.take_update(start + 3 * DELAY).expect("it is due");
+        let update = take(&mut presence, start + 3 * DELAY).expect("it is due");
         assert_eq!(update.left, [(topic(), ann())]);
         assert_eq!(update.rows, [PresenceRow { topic: topic(), members: vec![] }]);
         assert_eq!(presence.due(), None, "nobody is here, so there is nothing to renew");
@@ -156,10 +187,10 @@ mod tests {
         let start = Instant::now();
         let mut presence = Presence::new(DELAY, LEASE);
         presence.join(&topic(), &ann(), start);
-        presence.take_update(start + DELAY).expect("it is due");
+        take(&mut presence, start + DELAY).expect("it is due");
         presence.leave(&topic(), &ann(), start + DELAY);
         presence.join(&topic(), &ann(), start + DELAY);
-        let update = presence.take_update(start + 2 * DELAY).expect("the row is written again");
+        let update = take(&mut presence, start + 2 * DELAY).expect("the row is written again");
         assert!(update.joined.is_empty() && update.left.is_empty(), "{update:?}");
     }
 
@@ -168,12 +199,12 @@ mod tests {
         let start = Instant::now();
         let mut presence = Presence::new(DELAY, LEASE);
         presence.join(&topic(), &ann(), start);
-        presence.take_update(start + DELAY).expect("it is due");
+        take(&mut presence, start + DELAY).expect("it is due");
         assert_eq!(presence.due(), Some(start + DELAY + LEASE / RENEWALS));
-        let renewal = presence.take_update(start + LEASE).expect("it is due");
+        let renewal = take(&mut presence, start + LEASE).expect("it is due");
         assert!(renewal.rows.is_empty(), "the engine has the rows");
         presence.doubt(start + LEASE);
-        assert_eq!(presence.take_update(start + LEASE + DELAY).expect("it is due").rows.len(), 1);
+        assert_eq!(take(&mut presence, start + LEASE + DELAY).expect("it is due").rows.len(), 1);
     }
 
     #[test]
@@ -183,9 +214,9 @@ mod tests {
         presence.hear_leave(&topic(), &ann(), start);
         assert_eq!(presence.due(), None, "who is not here has left");
         presence.join(&topic(), &ann(), start);
-        presence.take_update(start + DELAY).expect("it is due");
+        take(&mut presence, start + DELAY).expect("it is due");
         presence.hear_leave(&topic(), &ann(), start + DELAY);
-        let update = presence.take_update(start + 2 * DELAY).expect("it is due");
+        let update = take(&mut presence, start + 2 * DELAY).expect("it is due");
         assert_eq!(update.joined, [(topic(), ann())]);
     }
 }

@@ -128,13 +128,13 @@ impl Run {
     fn step(&mut self, step: &Step) {
         let world = &mut self.world;
         match *step {
-            Step::Publish => drop(world.publish()),
+            Step::Publish => world.publish_many(1),
             Step::PublishExcept(client) => {
                 let except = self.clients[&client].connection.unwrap_or(ConnectionId(0));
                 world.publish_except(except);
             }
-            Step::Deliver => drop(world.deliver()),
-            Step::Lose => drop(world.wire.pop_front()),
+            Step::Deliver => _ = world.deliver(),
+            Step::Lose => _ = world.wire.pop_front(),
             Step::Double => {
                 let first = world.wire.front().cloned();
                 world.wire.extend(first);
@@ -144,9 +144,9 @@ impl Run {
                     world.wire.push_back(first);
                 }
             }
-            Step::Serve => drop(world.serve()),
-            Step::Fail => drop(world.fail()),
-            Step::Answer => drop(world.answer()),
+            Step::Serve => _ = world.serve(),
+            Step::Fail => _ = world.fail(),
+            Step::Answer => _ = world.answer(),
             Step::Flap => world.wire.extend([Event::Down, Event::Up]),
             Step::Wipe => world.wipe(),
             Step::Reconnect(client) => self.reconnect(client),

@@ -21,7 +21,7 @@ fn everybody_hears_what_is_published_from_now_on_in_one_order() {
     world.subscribe(ann, Start::Now);
     world.subscribe(bob, Start::Now);
     world.settle();
-    (0..3).for_each(|_| drop(world.publish()));
+    world.publish_many(3);
     world.settle();
     assert_eq!(world.words(ann), ["subscribed", "1", "2", "3"]);
     assert_eq!(world.words(bob), ["subscribed", "1", "2", "3"]);
@@ -51,7 +51,7 @@ fn who_comes_back_within_the_history_misses_nothing() {
     world.settle();
     assert_eq!(world.words(ann), ["subscribed", "0"]);
     world.disconnect(ann);
-    (0..5).for_each(|_| drop(world.publish()));
+    world.publish_many(5);
     world.settle();
     let ann = world.connect(2);
     world.subscribe(ann, Start::After(last));
@@ -64,7 +64,7 @@ fn who_comes_back_within_the_history_misses_nothing() {
 fn who_comes_back_to_another_node_is_served_by_one_read() {
     let mut world = world();
     let last = world.publish();
-    (0..3).for_each(|_| drop(world.publish()));
+    world.publish_many(3);
     let returning: Vec<_> = (0..100).map(|id| world.connect(id)).collect();
     for id in &returning {
         world.subscribe(*id, Start::After(last));
@@ -81,7 +81,7 @@ fn who_was_away_too_long_is_told_so() {
     let mut world = world();
     let ann = world.connect(1);
     let last = world.publish();
-    (0..6).for_each(|_| drop(world.publish()));
+    world.publish_many(6);
     world.subscribe(ann, Start::After(last));
     world.settle();
     world.publish();
@@ -115,7 +115,7 @@ fn a_position_of_another_life_of_the_topic_is_never_recovered() {
         world.settle();
         assert_eq!(world.words(id), ["subscribed"], "nothing was published since, but something is gone");
     }
-    (0..3).for_each(|_| drop(world.publish()));
+    world.publish_many(3);
     world.settle();
     let [ann, bob] = [world.connect(101), world.connect(102)];
     world.subscribe(ann, Start::After(old[1]));
@@ -128,7 +128,7 @@ fn a_position_of_another_life_of_the_topic_is_never_recovered() {
 #[test]
 fn a_late_comer_gets_as_much_of_the_past_as_it_asks_for() {
     let mut world = world();
-    (0..9).for_each(|_| drop(world.publish()));
+    world.publish_many(9);
     for (id, count, expected) in [(1, 0, 9..9), (2, 2, 7..9), (3, 5, 4..9), (4, 100, 4..9)] {
         let id = world.connect(id);
         world.subscribe(id, Start::Last(count));
@@ -179,7 +179,7 @@ fn what_was_lost_while_the_backplane_was_away_is_read_when_it_is_back() {
     let ann = world.connect(1);
     world.subscribe(ann, Start::Now);
     world.settle();
-    (0..3).for_each(|_| drop(world.publish()));
+    world.publish_many(3);
     world.wire.clear();
     world.wire.extend([Event::Down, Event::Up]);
     world.settle();
@@ -192,7 +192,7 @@ fn more_than_a_page_is_read_page_by_page_and_more_than_the_history_is_a_reset() 
     let ann = world.connect(1);
     world.subscribe(ann, Start::Now);
     world.settle();
-    (0..5).for_each(|_| drop(world.publish()));
+    world.publish_many(5);
     world.wire.clear();
     world.publish();
     world.settle();
@@ -209,7 +209,7 @@ fn deliveries_that_come_twice_or_late_change_nothing() {
     let ann = world.connect(1);
     world.subscribe(ann, Start::Now);
     world.settle();
-    (0..3).for_each(|_| drop(world.publish()));
+    world.publish_many(3);
     let first = world.wire[0].clone();
     world.wire.swap(1, 2);
     world.wire.extend([first.clone(), first]);
@@ -223,7 +223,7 @@ fn a_broker_that_comes_up_empty_is_a_reset_for_everybody() {
     let ann = world.connect(1);
     world.subscribe(ann, Start::Now);
     world.settle();
-    (0..3).for_each(|_| drop(world.publish()));
+    world.publish_many(3);
     world.settle();
     world.wipe();
     world.publish();
@@ -293,7 +293,7 @@ fn history_is_limited_by_bytes_and_by_age_too() {
     let ann = world.connect(1);
     world.subscribe(ann, Start::Last(100));
     world.settle();
-    (0..9).for_each(|_| drop(world.publish()));
+    world.publish_many(9);
     world.settle();
     let bob = world.connect(2);
     world.subscribe(bob, Start::Last(100));

@@ -50,7 +50,7 @@ fn one_that_is_behind_the_window_gets_a_reset_and_goes_on_from_the_end() {
     let slow = world.connect(1);
     world.subscribe(slow, Start::Now);
     world.settle();
-    (0..9).for_each(|_| drop(world.publish()));
+    world.publish_many(9);
     world.settle();
     assert_eq!(world.words(slow), ["subscribed", "0", "1", "2", "Window"]);
     world.publish();
@@ -66,7 +66,7 @@ fn or_is_closed_if_that_is_the_policy() {
     let slow = world.connect(1);
     world.subscribe(slow, Start::Now);
     world.settle();
-    (0..9).for_each(|_| drop(world.publish()));
+    world.publish_many(9);
     world.settle();
     assert_eq!(world.words(slow), ["subscribed", "0", "1", "2"]);
     assert_eq!(world.closed, [slow]);
@@ -78,7 +78,7 @@ fn without_history_a_slow_connection_is_told_that_it_missed_something() {
     let slow = world.connect(1);
     world.subscribe(slow, Start::Now);
     world.settle();
-    (0..3).for_each(|_| drop(world.publish()));
+    world.publish_many(3);
     world.settle();
     assert_eq!(world.words(slow), ["subscribed", "0", "Window"]);
 }
@@ -115,7 +115,7 @@ fn a_publication_larger_than_the_queue_goes_out_alone() {
     let slow = world.connect(1);
     world.subscribe(slow, Start::Now);
     world.settle();
-    (0..3).for_each(|_| drop(world.publish()));
+    world.publish_many(3);
     world.settle();
     assert_eq!(world.words(slow), ["subscribed", "0", "1", "2"]);
     assert_eq!(world.most_queued(slow), LEN);

@@ -173,7 +173,10 @@ impl World {
             match action {
                 Action::AwaitRoom(id) => self.awaiting_room.push(id),
                 Action::Close(id) => self.closed.push(id),
-                Action::TellPresence(update) => self.told_presence.push(update),
+                Action::TellPresence(update) => {
+                    self.told_presence.push(update);
+                    self.node.handle_presence_told(self.now);
+                }
                 action => self.asked.push_back(action),
             }
         }
@@ -190,6 +193,12 @@ impl World {
         let content = Content::Message(Self::text(self.published).into());
         self.published += 1;
         self.publish_content(content, None)
+    }
+
+    pub(crate) fn publish_many(&mut self, count: usize) {
+        for _ in 0..count {
+            self.publish();
+        }
     }
 
     pub(crate) fn publish_except(&mut self, except: ConnectionId) -> Position {
@@ -351,11 +360,6 @@ impl World {
             self.node.handle_room(id, self.now);
             self.take_actions();
         }
-    }
-
-    pub(crate) fn drain_all(&mut self) {
-        let all: Vec<ConnectionId> = self.queues.keys().copied().collect();
-        all.into_iter().for_each(|id| self.drain(id));
     }
 
     /// What a connection has read so far.
