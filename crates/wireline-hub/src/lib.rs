@@ -9,6 +9,8 @@ pub mod node;
 mod position;
 mod protocol;
 mod publication;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod topic;
 
 pub use self::{

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    future::ready,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -209,24 +208,29 @@ impl Backplane for MemoryNode {
         outgoing: Outgoing,
         history: History,
     ) -> BackplaneFuture<'b, Position> {
-        let now = Instant::now();
-        let position = self.memory.lock().record(topic, now).publish(topic, outgoing, history, now);
-        Box::pin(ready(Ok(position)))
+        Box::pin(async move {
+            let now = Instant::now();
+            Ok(self.memory.lock().record(topic, now).publish(topic, outgoing, history, now))
+        })
     }
 
     fn subscribe<'b>(&'b self, topic: &'b Topic) -> BackplaneFuture<'b, ()> {
-        let mut engine = self.memory.lock();
-        let listeners = &mut engine.record(topic, Instant::now()).listeners;
-        if !listeners.iter().any(|(id, _)| *id == self.id) {
-            listeners.push((self.id, self.events.clone()));
-        }
-        Box::pin(ready(Ok(())))
+        Box::pin(async move {
+            let mut engine = self.memory.lock();
+            let listeners = &mut engine.record(topic, Instant::now()).listeners;
+            if !listeners.iter().any(|(id, _)| *id == self.id) {
+                listeners.push((self.id, self.events.clone()));
+            }
+            Ok(())
+        })
     }
 
     fn unsubscribe<'b>(&'b self, topic: &'b Topic) -> BackplaneFuture<'b, ()> {
-        let mut engine = self.memory.lock();
-        engine.record(topic, Instant::now()).listeners.retain(|(id, _)| *id != self.id);
-        Box::pin(ready(Ok(())))
+        Box::pin(async move {
+            let mut engine = self.memory.lock();
+            engine.record(topic, Instant::now()).listeners.retain(|(id, _)| *id != self.id);
+            Ok(())
+        })
     }
 
     fn read<'b>(
@@ -235,34 +239,37 @@ impl Backplane for MemoryNode {
         after: Option<Position>,
         max: usize,
     ) -> BackplaneFuture<'b, Page> {
-        let page = self.memory.lock().record(topic, Instant::now()).read(after, max);
-        Box::pin(ready(Ok(page)))
+        Box::pin(async move { Ok(self.memory.lock().record(topic, Instant::now()).read(after, max)) })
     }
 
     fn lease<'b>(&'b self, rows: &'b [PresenceRow], ttl: Duration) -> BackplaneFuture<'b, ()> {
-        let now = Instant::now();
-        let mut engine = self.memory.lock();
-        engine.nodes.retain(|_, lease| lease.until > now);
-        let fresh = || Lease { until: now, rows: HashMap::new() };
-        let lease = engine.nodes.entry(self.id).or_insert_with(fresh);
-        lease.until = now + ttl;
-        for row in rows {
-            lease.rows.insert(row.topic.clone(), row.members.clone());
-        }
-        lease.rows.retain(|_, members| !members.is_empty());
-        Box::pin(ready(Ok(())))
+        Box::pin(async move {
+            let now = Instant::now();
+            let mut engine = self.memory.lock();
+            engine.nodes.retain(|_, lease| lease.until > now);
+            let fresh = || Lease { until: now, rows: HashMap::new() };
+            let lease = engine.nodes.entry(self.id).or_insert_with(fresh);
+            lease.until = now + ttl;
+            for row in rows {
+                lease.rows.insert(row.topic.clone(), row.members.clone());
+            }
+            lease.rows.retain(|_, members| !members.is_empty());
+            Ok(())
+        })
     }
 
     fn presence<'b>(&'b self, topic: &'b Topic) -> BackplaneFuture<'b, Vec<NodeRow>> {
-        let now = Instant::now();
-        let engine = self.memory.lock();
-        let live = engine.nodes.iter().filter(|(_, lease)| lease.until > now);
-        let row = |(node, lease): (&NodeId, &Lease)| {
-            Some(NodeRow { node: *node, members: lease.rows.get(topic)?.clone() })
-        };
-        let mut rows: Vec<NodeRow> = live.filter_map(row).collect();
-        rows.sort_by_key(|row| row.node);
-        Box::pin(ready(Ok(rows)))
+        Box::pin(async move {
+            let now = Instant::now();
+            let engine = self.memory.lock();
+            let live = engine.nodes.iter().filter(|(_, lease)| lease.until > now);
+            let row = |(node, lease): (&NodeId, &Lease)| {
+                Some(NodeRow { node: *node, members: lease.rows.get(topic)?.clone() })
+            };
+            let mut rows: Vec<NodeRow> = live.filter_map(row).collect();
+            rows.sort_by_key(|row| row.node);
+            Ok(rows)
+        })
     }
 }
 
