@@ -429,19 +429,19 @@ impl<O: Outlet> Node<O> {
     }
 
     /// The engine delivers the topic from now on, or does not.
-    pub fn handle_subscribed(&mut self, topic: &Topic, result: Result<(), BackplaneError>, now: Instant) {
+    pub fn handle_subscribed(&mut self, topic: &Topic, is_delivered: bool, now: Instant) {
         self.outside.now = now;
         let Some(key) = self.keys.get(topic).copied() else { return };
         let feed = &mut self.feeds[key];
-        match result {
+        if !is_delivered {
+            self.delay(key);
+        } else if feed.is_subscribed {
             // It was given up and wanted again, and something may have been published between.
-            Ok(()) if feed.is_subscribed => return self.doubt(key),
-            Ok(()) => {
-                feed.is_subscribed = true;
-                feed.reading = Reading::No;
-                feed.failures = 0;
-            }
-            Err(_) => self.delay(key),
+            return self.doubt(key);
+        } else {
+            feed.is_subscribed = true;
+            feed.reading = Reading::No;
+            feed.failures = 0;
         }
         self.settle(key);
     }

@@ -101,7 +101,7 @@ mod tests {
             node.subscribe(Subscribe { connection, request: 1, topic, history, start, member: None }, now);
             ends.push((client, server));
         }
-        node.handle_subscribed(topic, Ok(()), now);
+        node.handle_subscribed(topic, true, now);
         let top = Position::new(0, 0);
         for action in node.take_actions() {
             if let Action::Read { ticket, .. } = action {

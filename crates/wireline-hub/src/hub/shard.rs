@@ -30,7 +30,8 @@ pub(super) enum Command {
 
 /// What was done for a node.
 enum Outcome {
-    Subscribed(Topic, Result<(), BackplaneError>),
+    /// Whether the engine delivers it now.
+    Subscribed(Topic, bool),
     Page(u64, Result<Page, BackplaneError>),
     Room(ConnectionId),
     PresenceTold,
@@ -137,7 +138,9 @@ impl Shard {
 
     fn handle_outcome(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Subscribed(topic, result) => self.node.handle_subscribed(&topic, result, now()),
+            Outcome::Subscribed(topic, is_delivered) => {
+                self.node.handle_subscribed(&topic, is_delivered, now());
+            }
             Outcome::Page(ticket, result) => self.node.handle_page(ticket, result, now()),
             Outcome::Room(id) => self.node.handle_room(id, now()),
             Outcome::PresenceTold => self.node.handle_presence_told(now()),
@@ -201,7 +204,10 @@ async fn keep_interests(
         match interest {
             Interest::Subscribe(topic) => {
                 let result = backplane.subscribe(&topic).await;
-                let _ = outcomes.send(Outcome::Subscribed(topic, result));
+                if let Err(error) = &result {
+                    tracing::debug!(%topic, %error, "a topic is not delivered yet");
+                }
+                let _ = outcomes.send(Outcome::Subscribed(topic, result.is_ok()));
             }
             Interest::Unsubscribe(topic) => {
                 if let Err(error) = backplane.unsubscribe(&topic).await {

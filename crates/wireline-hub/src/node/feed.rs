@@ -23,6 +23,10 @@ const PATIENCE: u32 = 4;
 
 /// A topic with its log, and a cursor in it for each subscriber.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own about what the engine was asked for"
+)]
 pub(super) struct Feed<F> {
     pub(super) topic: Topic,
     pub(super) history: History,

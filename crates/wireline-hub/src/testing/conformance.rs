@@ -10,9 +10,13 @@
 //! # }
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
-//! # wireline_hub::testing::conformance::one_id_is_published_once(Memory::new()).await;
+//! # wireline_hub::testing::conformance::one_id_is_published_once(wireline_hub::Memory::new()).await;
 //! # }
 //! ```
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "a check panics if the backplane does otherwise: that is what it is for"
+)]
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -313,7 +317,7 @@ pub async fn history_has_a_number(engine: impl Engine) {
     let (node, topic, history) = (Node::new(&engine).await, topic("number"), History::messages(5));
     let positions = node.publish_many(&topic, 10, history).await;
     assert_eq!(node.read(&topic, None, 100).await, (false, positions[9], texts(5..10)));
-    assert_eq!(node.read(&topic, Some(positions[5]), 100).await.0, true);
+    assert!(node.read(&topic, Some(positions[5]), 100).await.0);
     assert_eq!(node.read(&topic, Some(positions[3]), 100).await, (false, positions[9], texts(5..10)));
 }
 

@@ -8,6 +8,9 @@ pub(crate) fn topic() -> Topic {
     Topic::new("tea").expect("it is a name")
 }
 
+/// In virtual time: after this nothing is said any more.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
+
 /// A hub where clients may publish.
 pub(crate) fn open() -> HubBuilder {
     Hub::builder().on_publish(|_, _| async { Ok(()) })
@@ -108,6 +111,11 @@ impl Client {
 
     /// The next that is said, which is no sign of life.
     pub(crate) async fn hear(&mut self) -> Said {
+        let heard = tokio::time::timeout(PATIENCE, self.hear_at_last()).await;
+        heard.expect("something is said")
+    }
+
+    async fn hear_at_last(&mut self) -> Said {
         loop {
             let message = self.ws.recv().await.expect("it is open").expect("it is open");
             if !message.is_empty() {

@@ -265,10 +265,10 @@ impl World {
         let failure = || BackplaneError::Unavailable("a test says so".into());
         match self.replies.pop_front() {
             None => return false,
-            Some(Reply::Subscribed(topic)) => self.node.handle_subscribed(&topic, Ok(()), self.now),
+            Some(Reply::Subscribed(topic)) => self.node.handle_subscribed(&topic, true, self.now),
             Some(Reply::Page(ticket, page)) => self.node.handle_page(ticket, Ok(page), self.now),
             Some(Reply::Failed(Action::Subscribe(topic))) => {
-                self.node.handle_subscribed(&topic, Err(failure()), self.now);
+                self.node.handle_subscribed(&topic, false, self.now);
             }
             Some(Reply::Failed(Action::Read { ticket, .. })) => {
                 self.node.handle_page(ticket, Err(failure()), self.now);
