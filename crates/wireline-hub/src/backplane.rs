@@ -61,11 +61,12 @@ pub trait Backplane: Send + Sync + 'static {
     -> BackplaneFuture<'b, Page>;
 
     /// Keeps this node's rows, those of earlier calls included, for `ttl` from now. A row without members is
-    /// taken away.
+    /// taken away. Whether those of earlier calls were still there: not if the lease had ended, or the engine lost
+    /// them.
     ///
     /// # Errors
     /// The rows may not have been kept.
-    fn lease<'b>(&'b self, rows: &'b [PresenceRow], ttl: Duration) -> BackplaneFuture<'b, ()>;
+    fn lease<'b>(&'b self, rows: &'b [PresenceRow], ttl: Duration) -> BackplaneFuture<'b, bool>;
 
     /// The rows of a topic, of all nodes whose lease has not ended.
     ///

@@ -9,8 +9,8 @@
 //!   [`unsubscribe`](Node::unsubscribe), [`disconnect`](Node::disconnect), and
 //!   [`handle_room`](Node::handle_room) when a queue that was full is not any more.
 //! - The backplane: [`handle_event`](Node::handle_event) for what it tells,
-//!   [`handle_subscribed`](Node::handle_subscribed), [`handle_page`](Node::handle_page) and
-//!   [`handle_presence_told`](Node::handle_presence_told) for what it was asked.
+//!   [`handle_subscribed`](Node::handle_subscribed), [`handle_page`](Node::handle_page),
+//!   [`handle_presence_told`](Node::handle_presence_told), [`handle_rows`](Node::handle_rows) for what it was asked.
 //! - Time: [`handle_timeout`](Node::handle_timeout), at [`poll_timeout`](Node::poll_timeout) or later.
 //!
 //! After each of them, take all [`Action`]s out of [`take_actions`](Node::take_actions). What connections get
@@ -28,6 +28,7 @@ mod connections;
 mod feed;
 mod log;
 mod presence;
+mod watch;
 
 use std::{
     cmp::Reverse,
@@ -43,9 +44,12 @@ pub use self::log::Entry;
 use self::{
     connections::Connections,
     feed::{Feed, Joining, Reading},
-    presence::Presence,
+    presence::{Presence, RENEWALS},
+    watch::Watch,
 };
-use crate::{BackplaneError, ConnectionId, Event, History, Member, Page, Position, PresenceRow, Topic};
+use crate::{
+    BackplaneError, ConnectionId, Event, History, Member, NodeId, NodeRow, Page, Position, PresenceRow, Topic,
+};
 
 /// How often who got nothing for want of the node's budget may try again. Lowered, all queues are counted as often.
 const STARVED_RETRY: Duration = Duration::from_millis(20);
@@ -127,6 +131,8 @@ pub struct Subscribe {
     pub history: History,
     /// From where on.
     pub start: Start,
+    /// Whether the topic tells who is there.
+    pub presence: bool,
     /// Who is present while it is subscribed, if anybody is.
     pub member: Option<Member>,
 }
@@ -241,6 +247,18 @@ pub enum Action {
     /// Tell the engine and the topics who is here, then call [`Node::handle_presence_told`]. There is one such
     /// action at a time.
     TellPresence(PresenceUpdate),
+    /// Read the topic's rows of presence, then call [`Node::handle_rows`].
+    ReadRows(Topic),
+    /// A node is gone without saying so: say that its member left. Other nodes say it, too, so the publication needs
+    /// the same id on all of them, which nothing else has.
+    TellGone {
+        /// The topic.
+        topic: Topic,
+        /// Who was there.
+        member: Member,
+        /// Where.
+        node: NodeId,
+    },
 }
 
 /// What changed among the members on a node's connections.
@@ -349,7 +367,7 @@ impl<O: Outlet> Node<O> {
     /// [`Notice::Refused`].
     pub fn subscribe(&mut self, subscribe: Subscribe, now: Instant) {
         self.outside.now = now;
-        let Subscribe { connection: id, request, topic, history, start, member } = subscribe;
+        let Subscribe { connection: id, request, topic, history, start, presence, member } = subscribe;
         let Some(connection) = self.outside.connections.key(id) else { return };
         let subscriptions = &mut self.outside.connections.at(connection).subscriptions;
         if subscriptions.contains_key(&topic) {
@@ -358,7 +376,7 @@ impl<O: Outlet> Node<O> {
         }
         subscriptions.insert(topic.clone(), None);
         let until = now + self.config.join_timeout;
-        let feed = self.feed(&topic, history);
+        let feed = self.feed(&topic, history, presence);
         self.feeds[feed].join(Joining { connection, id, start, member, request, until }, &mut self.outside);
         self.settle(feed);
     }
@@ -381,6 +399,7 @@ impl<O: Outlet> Node<O> {
         self.outside.now = now;
         if let Some(connection) = self.outside.connections.handle_room(id) {
             self.catch_up(connection);
+            self.note_starved();
         }
     }
 
@@ -393,11 +412,19 @@ impl<O: Outlet> Node<O> {
         }
     }
 
-    fn feed(&mut self, topic: &Topic, history: History) -> usize {
+    fn feed(&mut self, topic: &Topic, history: History, presence: bool) -> usize {
         if let Some(key) = self.keys.get(topic) {
             return *key;
         }
-        let key = self.feeds.insert(Feed::new(topic.clone(), history, self.config.lagging, self.outside.now));
+        let interval = self.config.presence_lease / RENEWALS;
+        let watch = presence.then(|| Watch::new(interval, self.outside.now));
+        let key = self.feeds.insert(Feed::new(
+            topic.clone(),
+            history,
+            self.config.lagging,
+            watch,
+            self.outside.now,
+        ));
         self.keys.insert(topic.clone(), key);
         self.outside.actions.push(Action::Subscribe(topic.clone()));
         key
@@ -469,10 +496,21 @@ impl<O: Outlet> Node<O> {
         self.ask_next();
     }
 
-    /// The engine and the topics know who is here.
-    pub fn handle_presence_told(&mut self, now: Instant) {
+    /// The engine and the topics know who is here. `is_kept`: the engine still has the rows that it was told before.
+    pub fn handle_presence_told(&mut self, is_kept: bool, now: Instant) {
         self.outside.now = now;
-        self.outside.presence.handle_told();
+        self.outside.presence.handle_told(is_kept, now);
+    }
+
+    /// The engine's rows of a topic; `None` if it did not answer.
+    pub fn handle_rows(&mut self, topic: &Topic, rows: Option<Vec<NodeRow>>, now: Instant) {
+        self.outside.now = now;
+        let Some(key) = self.keys.get(topic).copied() else { return };
+        let Some(watch) = &mut self.feeds[key].watch else { return };
+        for (member, node) in watch.handle_rows(rows, now) {
+            self.outside.actions.push(Action::TellGone { topic: topic.clone(), member, node });
+        }
+        self.settle(key);
     }
 
     fn doubt_all(&mut self) {
@@ -513,8 +551,13 @@ impl<O: Outlet> Node<O> {
             self.ask_next();
         }
         self.set_alarm(key);
+        self.note_starved();
+    }
+
+    /// Has who got nothing for want of the budget try again.
+    fn note_starved(&mut self) {
         if self.outside.connections.has_starved() && self.starved_retry.is_none() {
-            self.starved_retry = Some(now + STARVED_RETRY);
+            self.starved_retry = Some(self.outside.now + STARVED_RETRY);
         }
     }
 
@@ -579,9 +622,7 @@ impl<O: Outlet> Node<O> {
         self.starved_retry = None;
         let starved = self.outside.connections.take_starved();
         starved.into_iter().for_each(|connection| self.catch_up(connection));
-        if self.outside.connections.has_starved() {
-            self.starved_retry = Some(self.outside.now + STARVED_RETRY);
-        }
+        self.note_starved();
     }
 
     fn handle_alarm(&mut self, key: usize) {
@@ -594,6 +635,11 @@ impl<O: Outlet> Node<O> {
         feed.refuse_late(&mut self.outside);
         if let Some(log) = &mut feed.log {
             log.trim(&feed.history, now);
+        }
+        if let Some(watch) = &mut feed.watch
+            && watch.take_due(now)
+        {
+            self.outside.actions.push(Action::ReadRows(feed.topic.clone()));
         }
         if let Reading::Delayed(until) = feed.reading
             && until <= now
@@ -629,14 +675,16 @@ impl<O: Outlet> Node<O> {
         let idle_check = self.idle_check(key);
         let feed = &mut self.feeds[key];
         let linger = feed.left.map(|left| left + self.config.linger);
-        let join = feed.joining.iter().map(|joining| joining.until).min();
+        // Whoever came first is refused first.
+        let join = feed.joining.first().map(|joining| joining.until);
+        let watch = feed.watch.as_ref().and_then(Watch::due);
         let retry = match feed.reading {
             Reading::Delayed(until) => Some(until),
             _ => None,
         };
         let idle = feed.log.as_ref().map(|_| feed.heard + idle_check);
         let expiry = feed.log.as_ref().and_then(|log| log.expires(&feed.history));
-        let Some(at) = [linger, join, retry, idle, expiry].into_iter().flatten().min() else { return };
+        let Some(at) = [linger, join, watch, retry, idle, expiry].into_iter().flatten().min() else { return };
         // A later deadline than the alarm's is looked at when that goes off.
         if feed.alarm.is_none_or(|alarm| at < alarm) {
             feed.alarm = Some(at);

@@ -101,11 +101,13 @@ impl Memory {
         self.lock().topics.len()
     }
 
-    /// Forgets all publications and positions, as a broker does that comes up empty. Nodes go on hearing their
+    /// Forgets all publications, positions and members, as a broker does that comes up empty. Nodes go on hearing their
     /// topics.
     pub fn forget(&self) {
         let now = Instant::now();
-        for record in self.lock().topics.values_mut() {
+        let mut engine = self.lock();
+        engine.nodes.clear();
+        for record in engine.topics.values_mut() {
             let listeners = std::mem::take(&mut record.listeners);
             *record = Record { listeners, ..Record::new(now) };
         }
@@ -242,11 +244,12 @@ impl Backplane for MemoryNode {
         Box::pin(async move { Ok(self.memory.lock().record(topic, Instant::now()).read(after, max)) })
     }
 
-    fn lease<'b>(&'b self, rows: &'b [PresenceRow], ttl: Duration) -> BackplaneFuture<'b, ()> {
+    fn lease<'b>(&'b self, rows: &'b [PresenceRow], ttl: Duration) -> BackplaneFuture<'b, bool> {
         Box::pin(async move {
             let now = Instant::now();
             let mut engine = self.memory.lock();
             engine.nodes.retain(|_, lease| lease.until > now);
+            let is_kept = engine.nodes.contains_key(&self.id);
             let fresh = || Lease { until: now, rows: HashMap::new() };
             let lease = engine.nodes.entry(self.id).or_insert_with(fresh);
             lease.until = now + ttl;
@@ -254,7 +257,7 @@ impl Backplane for MemoryNode {
                 lease.rows.insert(row.topic.clone(), row.members.clone());
             }
             lease.rows.retain(|_, members| !members.is_empty());
-            Ok(())
+            Ok(is_kept)
         })
     }
 

@@ -98,7 +98,8 @@ mod tests {
             let connection = ConnectionId(id);
             node.connect(connection, SocketOutlet::new(server.socket(), Wire::HubV1, Arc::default()));
             let (topic, history, start) = (topic.clone(), History::default(), Start::Now);
-            node.subscribe(Subscribe { connection, request: 1, topic, history, start, member: None }, now);
+            let (request, presence, member) = (1, false, None);
+            node.subscribe(Subscribe { connection, request, topic, history, start, presence, member }, now);
             ends.push((client, server));
         }
         node.handle_subscribed(topic, true, now);

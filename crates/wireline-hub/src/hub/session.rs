@@ -193,7 +193,7 @@ impl Session {
         let member = self.client.user().filter(|_| presence).cloned();
         let connection = self.client.id();
         self.topics.insert(topic.clone());
-        let subscribe = Subscribe { connection, request, topic, history, start, member };
+        let subscribe = Subscribe { connection, request, topic, history, start, presence, member };
         let (taken, is_taken) = oneshot::channel();
         let _ = shard.commands.send(ShardCommand::Subscribe(subscribe, taken));
         let _ = is_taken.await;

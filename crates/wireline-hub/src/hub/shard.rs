@@ -10,7 +10,7 @@ use wireline::Socket;
 
 use super::{Rules, outlet::SocketOutlet, presence};
 use crate::{
-    BackplaneError, ConnectionId, Page, Topic,
+    BackplaneError, ConnectionId, Member, NodeId, NodeRow, Page, Topic,
     backplane::{Backplane, EventReceiver},
     node::{Action, Node, NodeConfig, PresenceUpdate, Size, Subscribe},
     protocol::code,
@@ -34,7 +34,9 @@ enum Outcome {
     Subscribed(Topic, bool),
     Page(u64, Result<Page, BackplaneError>),
     Room(ConnectionId),
-    PresenceTold,
+    /// Whether the engine still had what it was told before.
+    PresenceTold(bool),
+    Rows(Topic, Option<Vec<NodeRow>>),
 }
 
 /// Subscribing and unsubscribing, in order.
@@ -143,7 +145,8 @@ impl Shard {
             }
             Outcome::Page(ticket, result) => self.node.handle_page(ticket, result, now()),
             Outcome::Room(id) => self.node.handle_room(id, now()),
-            Outcome::PresenceTold => self.node.handle_presence_told(now()),
+            Outcome::PresenceTold(is_kept) => self.node.handle_presence_told(is_kept, now()),
+            Outcome::Rows(topic, rows) => self.node.handle_rows(&topic, rows, now()),
         }
     }
 
@@ -167,6 +170,8 @@ impl Shard {
                     }
                 }
                 Action::TellPresence(update) => self.tell_presence(update),
+                Action::ReadRows(topic) => self.read_rows(topic),
+                Action::TellGone { topic, member, node } => self.tell_gone(topic, member, node),
             }
         }
     }
@@ -177,9 +182,28 @@ impl Shard {
         tokio::spawn(async move {
             let telling = presence::tell(&*backplane, &rules, update);
             tokio::select! {
-                () = telling => drop(outcomes.send(Outcome::PresenceTold)),
+                is_kept = telling => drop(outcomes.send(Outcome::PresenceTold(is_kept))),
                 () = outcomes.closed() => {}
             }
+        });
+    }
+
+    fn tell_gone(&self, topic: Topic, member: Member, node: NodeId) {
+        let (backplane, rules) = (Arc::clone(&self.backplane), Arc::clone(&self.rules));
+        let outcomes = self.outcomes.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = presence::tell_gone(&*backplane, &rules, &topic, member, node) => {}
+                () = outcomes.closed() => {}
+            }
+        });
+    }
+
+    fn read_rows(&self, topic: Topic) {
+        let (backplane, outcomes) = (Arc::clone(&self.backplane), self.outcomes.clone());
+        tokio::spawn(async move {
+            let rows = backplane.presence(&topic).await.ok();
+            let _ = outcomes.send(Outcome::Rows(topic, rows));
         });
     }
 

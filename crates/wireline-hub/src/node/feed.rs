@@ -1,12 +1,16 @@
 //! One topic, as a node has it.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use slab::Slab;
 
 use super::{
     Action, Lagging, Notice, Outlet, Outside, ResetReason, Start, SubscribeError,
     log::{Log, Place},
+    watch::Watch,
 };
 use crate::{ConnectionId, Content, History, Member, Page, Position, Publication, Topic};
 
@@ -16,6 +20,9 @@ const HELD_MESSAGES: usize = 256;
 
 /// Bytes that are held, for the same reason.
 const HELD_BYTES: usize = 1 << 20;
+
+/// How long after a join the engine's rows are read: those of many joins at once.
+const PRESENCE_DELAY: Duration = Duration::from_millis(200);
 
 /// Reads after which the engine is believed that there is nothing of what it delivered: it has taken that back,
 /// and is not merely late.
@@ -48,6 +55,8 @@ pub(super) struct Feed<F> {
     pub(super) is_doubted_meanwhile: bool,
     /// Reads or subscriptions without success, one after the other.
     pub(super) failures: u32,
+    /// If the topic tells who is there.
+    pub(super) watch: Option<Watch>,
     /// When something was last heard of the topic.
     pub(super) heard: Instant,
     /// When the last subscriber left.
@@ -93,7 +102,13 @@ pub(super) struct Joining {
 }
 
 impl<F: Default> Feed<F> {
-    pub(super) fn new(topic: Topic, history: History, lagging: Lagging, now: Instant) -> Self {
+    pub(super) fn new(
+        topic: Topic,
+        history: History,
+        lagging: Lagging,
+        watch: Option<Watch>,
+        now: Instant,
+    ) -> Self {
         Self {
             topic,
             history,
@@ -110,6 +125,7 @@ impl<F: Default> Feed<F> {
             reading: Reading::No,
             is_doubted_meanwhile: false,
             failures: 0,
+            watch,
             heard: now,
             left: None,
             alarm: None,
@@ -174,8 +190,18 @@ impl<F: Default> Feed<F> {
                 subscriber.behind = Some(before);
             }
         }
-        if let Content::Leave(member) = &entry.publication.content {
-            outside.presence.hear_leave(&self.topic, member, outside.now);
+        self.note_presence(&entry.publication.content, outside);
+    }
+
+    fn note_presence<O>(&mut self, content: &Content, outside: &mut Outside<O>) {
+        let Some(watch) = &mut self.watch else { return };
+        match content {
+            Content::Message(_) => {}
+            Content::Join(_) => watch.hear_join(outside.now + PRESENCE_DELAY),
+            Content::Leave(member) => {
+                watch.hear_leave(member);
+                outside.presence.hear_leave(&self.topic, member, outside.now);
+            }
         }
     }
 
@@ -288,9 +314,14 @@ impl<F: Default> Feed<F> {
     {
         if let Some(log) = &mut self.log {
             log.trim(&self.history, outside.now);
+            if !self.wants_heal {
+                if log.knows(joining.start) {
+                    return self.let_in(joining, outside);
+                }
+                self.wants_past = true;
+            }
         }
         self.joining.push(joining);
-        self.admit(outside);
     }
 
     /// Lets in all those of whom it is known what they have missed.
@@ -303,8 +334,7 @@ impl<F: Default> Feed<F> {
             return;
         }
         let joining = std::mem::take(&mut self.joining);
-        let (waiting, known) =
-            joining.into_iter().partition(|joining| !log.reaches_back && !log.answers(joining.start));
+        let (waiting, known) = joining.into_iter().partition(|joining| !log.knows(joining.start));
         self.joining = waiting;
         self.wants_past = !self.joining.is_empty();
         let known: Vec<Joining> = known;
@@ -388,7 +418,9 @@ impl<F: Default> Feed<F> {
         if let Some(member) = subscriber.and_then(|subscriber| subscriber.member) {
             outside.presence.leave(&self.topic, &member, outside.now);
         }
-        self.joining.retain(|joining| joining.id != id);
+        if key.is_none() {
+            self.joining.retain(|joining| joining.id != id);
+        }
     }
 
     /// Refuses those who have waited too long.

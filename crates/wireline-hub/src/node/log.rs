@@ -146,9 +146,10 @@ impl<F: Default> Log<F> {
         before.or_else(|| self.entries.front().map(|first| first.position())).unwrap_or(self.top)
     }
 
-    /// Whether it is known here where `start` is.
-    pub(super) fn answers(&self, start: Start) -> bool {
+    /// Whether it is known here where `start` is, or that nobody knows.
+    pub(super) fn knows(&self, start: Start) -> bool {
         match start {
+            _ if self.reaches_back => true,
             Start::Now => true,
             Start::After(position) => self.proves(position),
             Start::Last(count) => count <= self.entries.len(),

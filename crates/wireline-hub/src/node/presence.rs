@@ -8,8 +8,8 @@ use std::{
 use super::PresenceUpdate;
 use crate::{Member, PresenceRow, Topic};
 
-/// A lease is renewed so often in its time.
-const RENEWALS: u32 = 3;
+/// A lease is renewed so often in its time, and so often others look whether it was.
+pub(super) const RENEWALS: u32 = 3;
 
 /// The members of each topic, with how many connections each has.
 #[derive(Debug)]
@@ -88,9 +88,13 @@ impl Presence {
         }
     }
 
-    /// The engine and the topics know what the last update said.
-    pub(super) fn handle_told(&mut self) {
+    /// The engine and the topics know what the last update said. `is_kept`: the engine still has the rows that it
+    /// was told before.
+    pub(super) fn handle_told(&mut self, is_kept: bool, now: Instant) {
         self.is_telling = false;
+        if !is_kept {
+            self.doubt(now);
+        }
     }
 
     /// When [`take_update`](Self::take_update) is to be called.
@@ -145,7 +149,7 @@ mod tests {
     /// The update that is due, which is told at once.
     fn take(presence: &mut Presence, now: Instant) -> Option<PresenceUpdate> {
         let update = presence.take_update(now);
-        presence.handle_told();
+        presence.handle_told(true, now);
         update
     }
 
@@ -158,7 +162,7 @@ mod tests {
         presence.leave(&topic(), &ann(), start + DELAY);
         assert_eq!(presence.due(), None);
         assert!(presence.take_update(start + LEASE).is_none());
-        presence.handle_told();
+        presence.handle_told(true, start);
         let update = presence.take_update(start + LEASE).expect("it is due");
         assert_eq!(update.left, [(topic(), ann())]);
     }
@@ -205,6 +209,22 @@ mod tests {
         assert!(renewal.rows.is_empty(), "the engine has the rows");
         presence.doubt(start + LEASE);
         assert_eq!(take(&mut presence, start + LEASE + DELAY).expect("it is due").rows.len(), 1);
+    }
+
+    #[test]
+    fn a_node_whose_lease_had_ended_tells_all_its_rows_again() {
+        let start = Instant::now();
+        let mut presence = Presence::new(DELAY, LEASE);
+        presence.join(&topic(), &ann(), start);
+        take(&mut presence, start + DELAY).expect("it is due");
+        presence.take_update(start + 2 * LEASE).expect("it is due");
+        presence.handle_told(false, start + 2 * LEASE);
+        let update = take(&mut presence, start + 2 * LEASE + DELAY).expect("it is due");
+        assert_eq!(update.rows, [PresenceRow { topic: topic(), members: vec![ann()] }]);
+        assert!(
+            update.joined.is_empty(),
+            "if anybody said that she left, that is contradicted when it is heard"
+        );
     }
 
     #[test]

@@ -443,7 +443,7 @@ pub async fn rows_of_presence_are_kept_for_their_lease(engine: impl Engine) {
     };
     let lease = Duration::from_secs(2);
     let set = async |node: &Node, rows: &[PresenceRow]| {
-        node.backplane.lease(rows, lease).await.expect("the engine is there");
+        node.backplane.lease(rows, lease).await.expect("the engine is there")
     };
     set(&one, &[row(&topic, &["ann", "bob"]), row(&second, &["ann"])]).await;
     set(&other, &[row(&topic, &["bob", "eve"])]).await;
@@ -458,11 +458,11 @@ pub async fn rows_of_presence_are_kept_for_their_lease(engine: impl Engine) {
     set(&other, &[row(&topic, &["eve"])]).await;
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        set(&one, &[]).await;
+        assert!(set(&one, &[]).await, "the rows are there");
     }
     assert_eq!(names(&members(&other, &topic).await), ["ann", "bob"], "only one lease was renewed");
     assert_eq!(names(&members(&other, &second).await), ["ann"]);
-    set(&other, &[row(&topic, &["eve"])]).await;
+    assert!(!set(&other, &[row(&topic, &["eve"])]).await, "the lease had ended");
     assert_eq!(names(&members(&one, &topic).await), ["ann", "bob", "eve"], "who comes back is there again");
 }
 

@@ -205,7 +205,7 @@ impl<B: Backplane> Backplane for FaultyNode<B> {
         self.with_faults(Box::pin(async move { self.inner.read(topic, after, max).await }))
     }
 
-    fn lease<'b>(&'b self, rows: &'b [PresenceRow], ttl: Duration) -> BackplaneFuture<'b, ()> {
+    fn lease<'b>(&'b self, rows: &'b [PresenceRow], ttl: Duration) -> BackplaneFuture<'b, bool> {
         self.with_faults(Box::pin(async move { self.inner.lease(rows, ttl).await }))
     }
 

@@ -1,22 +1,27 @@
 //! Two nodes over one backplane.
 
+use std::time::Duration;
+
 use serde_json::json;
-use wireline_hub::{Hub, Member, Memory, TopicRules};
+use wireline_hub::{Hub, Member, Memory, TopicRules, testing::Faults};
 
 use crate::client::{Client, topic};
 
 fn nodes() -> [Hub; 2] {
     let memory = Memory::new();
-    let node = || {
-        let memory = memory.clone();
-        Hub::builder()
-            .backplane(move |events| memory.node(events))
-            .topics(|topic| TopicRules { presence: topic.starts_with("tea"), ..TopicRules::default() })
-            .on_connect(|connect| async move { Ok(connect.token.map(Member::new)) })
-            .on_publish(|_, _| async { Ok(()) })
-            .start()
-    };
-    [node(), node()]
+    [(); 2].map(|()| node(&memory, Faults::new(0)).0)
+}
+
+/// A node, and the faults of its own backplane.
+fn node(memory: &Memory, faults: Faults) -> (Hub, Faults) {
+    let (memory, own) = (memory.clone(), faults.clone());
+    let hub = Hub::builder()
+        .backplane(move |events| own.node(events, |events| memory.node(events)))
+        .topics(|topic| TopicRules { presence: topic.starts_with("tea"), ..TopicRules::default() })
+        .on_connect(|connect| async move { Ok(connect.token.map(Member::new)) })
+        .on_publish(|_, _| async { Ok(()) })
+        .start();
+    (hub, faults)
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,4 +72,63 @@ async fn somebody_at_both_has_left_when_both_connections_are_gone() {
     let left = watcher.hear().await;
     assert_eq!((&left.header["ev"], &left.header["who"]), (&json!("leave"), &json!("ann")));
     assert_eq!(one.presence(&topic()).await, Ok(vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_node_dies_its_members_have_left_once_each_when_its_lease_ends() {
+    let [dying, one, other] = {
+        let memory = Memory::new();
+        [(); 3].map(|()| node(&memory, Faults::new(0)))
+    };
+    let mut watchers = [Client::connect(&one.0).await, Client::connect(&other.0).await];
+    for watcher in &mut watchers {
+        watcher.subscribe("tea").await;
+    }
+    let mut clients = Vec::new();
+    for name in ["ann", "bob"] {
+        let mut client = Client::connect_as(&dying.0, Some(name)).await;
+        client.subscribe("tea").await;
+        clients.push(client);
+    }
+    for watcher in &mut watchers {
+        assert_eq!(watcher.hear().await.header["ev"], "join");
+        assert_eq!(watcher.hear().await.header["ev"], "join");
+    }
+    // It says nothing any more, not even that they left.
+    dying.1.cut(true, false);
+    drop(clients);
+    let died = tokio::time::Instant::now();
+    for watcher in &mut watchers {
+        let mut left = Vec::new();
+        for _ in 0..2 {
+            let said = watcher.hear().await;
+            assert_eq!(said.header["ev"], "leave");
+            left.push(said.header["who"].as_str().expect("it is a name").to_owned());
+        }
+        left.sort();
+        assert_eq!(left, ["ann", "bob"]);
+    }
+    assert!(died.elapsed() < Duration::from_secs(30), "{:?}", died.elapsed());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    for watcher in &mut watchers {
+        watcher.hears_nothing().await;
+    }
+    assert_eq!(one.0.presence(&topic()).await, Ok(vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_away_for_longer_than_its_lease_says_that_its_members_are_here() {
+    let memory = Memory::new();
+    let [stalled, other] = [(); 2].map(|()| node(&memory, Faults::new(0)));
+    let mut watcher = Client::connect(&other.0).await;
+    watcher.subscribe("tea").await;
+    let mut ann = Client::connect_as(&stalled.0, Some("ann")).await;
+    ann.subscribe("tea").await;
+    assert_eq!(watcher.hear().await.header["ev"], "join");
+    stalled.1.cut(true, true);
+    assert_eq!(watcher.hear().await.header["ev"], "leave");
+    assert_eq!(other.0.presence(&topic()).await, Ok(vec![]));
+    stalled.1.cut(false, true);
+    assert_eq!(watcher.hear().await.header["ev"], "join");
+    assert_eq!(other.0.presence(&topic()).await, Ok(vec![Member::new("ann")]));
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wireline_hub::{
-    Content, History, Member,
+    Content, History, Member, NodeId, NodeRow,
     node::{NodeConfig, Start},
 };
 
@@ -72,4 +72,24 @@ fn the_lease_is_renewed_before_it_ends() {
     assert_eq!(NodeConfig::default().presence_lease, Duration::from_secs(15));
     let renewals = world.told_presence.len();
     assert!(renewals >= 8, "{renewals} in a minute");
+}
+
+#[test]
+fn when_a_node_is_gone_it_is_said_once_of_each_of_its_members() {
+    let mut world = world();
+    let [ann, bob] = [Member::new("ann"), Member::new("bob")];
+    let dead = NodeId(1);
+    world.rows = vec![
+        NodeRow { node: dead, members: vec![ann.clone(), bob.clone()] },
+        NodeRow { node: NodeId(2), members: vec![bob] },
+    ];
+    let watcher = world.connect(1);
+    world.subscribe(watcher, Start::Now);
+    world.settle();
+    world.advance(Duration::from_secs(10));
+    world.rows.remove(0);
+    world.advance(Duration::from_secs(4));
+    assert!(world.told_gone.is_empty(), "she may be leaving by herself");
+    world.advance(Duration::from_secs(60));
+    assert_eq!(world.told_gone, [(ann, dead)], "bob is at another node, too");
 }

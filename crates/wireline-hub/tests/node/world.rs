@@ -10,8 +10,8 @@ use std::{
 };
 
 use wireline_hub::{
-    BackplaneError, ConnectionId, Content, Event, History, Member, Page, Position, Predecessor, Publication,
-    Topic,
+    BackplaneError, ConnectionId, Content, Event, History, Member, NodeId, NodeRow, Page, Position,
+    Predecessor, Publication, Topic,
     node::{
         Action, Entry, Node, NodeConfig, Notice, Outlet, PresenceUpdate, Refused, ResetReason, Start,
         Subscribe, SubscribeError,
@@ -140,6 +140,9 @@ pub(crate) struct World {
     awaiting_room: Vec<ConnectionId>,
     pub(crate) told_presence: Vec<PresenceUpdate>,
     pub(crate) closed: Vec<ConnectionId>,
+    /// The broker's rows of presence.
+    pub(crate) rows: Vec<NodeRow>,
+    pub(crate) told_gone: Vec<(Member, NodeId)>,
     pub(crate) reads: usize,
     published: usize,
 }
@@ -163,6 +166,8 @@ impl World {
             awaiting_room: Vec::new(),
             told_presence: Vec::new(),
             closed: Vec::new(),
+            rows: Vec::new(),
+            told_gone: Vec::new(),
             reads: 0,
             published: 0,
         }
@@ -173,9 +178,14 @@ impl World {
             match action {
                 Action::AwaitRoom(id) => self.awaiting_room.push(id),
                 Action::Close(id) => self.closed.push(id),
+                Action::ReadRows(topic) => {
+                    let rows = self.rows.clone();
+                    self.node.handle_rows(&topic, Some(rows), self.now);
+                }
+                Action::TellGone { member, node, .. } => self.told_gone.push((member, node)),
                 Action::TellPresence(update) => {
                     self.told_presence.push(update);
-                    self.node.handle_presence_told(self.now);
+                    self.node.handle_presence_told(true, self.now);
                 }
                 action => self.asked.push_back(action),
             }
@@ -331,6 +341,7 @@ impl World {
             topic: self.topic.clone(),
             history: self.history,
             start,
+            presence: true,
             member: member.map(Member::new),
         };
         self.node.subscribe(subscribe, self.now);
