@@ -25,7 +25,7 @@ pub type BackplaneFuture<'b, T> = Pin<Box<dyn Future<Output = Result<T, Backplan
 ///   not be delivered.
 /// - It says [`Event::Up`] when it may have lost deliveries and works again.
 ///
-/// Its conformance is tested by [`conformance`](crate::conformance).
+/// `backplane_conformance!` (feature `testing`) tests all of it.
 pub trait Backplane: Send + Sync + 'static {
     /// Publishes to a topic. The position is that of the publication, or of the one with the same
     /// [id](Outgoing::id) that was published within the last two minutes.

@@ -74,7 +74,9 @@ fn a_node_does_no_io() {
     for file in node {
         let text = read(&file);
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for word in ["tokio", "wireline::", "async ", "Instant::now", "SystemTime", "Mutex", "thread", "entropy"] {
+        for word in
+            ["tokio", "wireline::", "async ", "Instant::now", "SystemTime", "Mutex", "thread", "entropy"]
+        {
             let line = code.lines().find(|line| line.contains(word) && !line.trim_start().starts_with("//"));
             assert!(line.is_none(), "{file} has {word:?}: {line:?}");
         }

@@ -66,10 +66,8 @@ impl Watch {
                 self.seen.insert(member, Seen { node: row.node, missing: 0 });
             }
         }
-        let gone = self.seen.iter().filter(|(_, seen)| seen.missing >= MISSING);
-        let gone: Vec<_> = gone.map(|(member, seen)| (member.clone(), seen.node)).collect();
-        gone.iter().for_each(|(member, _)| drop(self.seen.remove(member)));
-        gone
+        let gone = self.seen.extract_if(.., |_, seen| seen.missing >= MISSING);
+        gone.map(|(member, seen)| (member, seen.node)).collect()
     }
 }
 

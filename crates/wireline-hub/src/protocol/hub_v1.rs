@@ -400,7 +400,7 @@ mod tests {
             let header = serde_json::json!({"op": "pub", "id": 1, "t": name});
             let decoded = decode(format!("{header}\n{payload}").into());
             let expected =
-                Command::Publish { topic: topic, key: None, echo: true, message: payload.into() };
+                Command::Publish { topic, key: None, echo: true, message: payload.into() };
             prop_assert_eq!(decoded, Ok((1, expected)));
         }
     }

@@ -143,7 +143,10 @@ impl Client {
 
     /// The code that the hub closes with.
     pub(crate) async fn close_code(&mut self) -> u16 {
-        while let Ok(Some(_)) = self.ws.recv().await {}
-        self.ws.closed().await.code.into()
+        let closed = tokio::time::timeout(PATIENCE, async {
+            while let Ok(Some(_)) = self.ws.recv().await {}
+            self.ws.closed().await
+        });
+        closed.await.expect("it is closed").code.into()
     }
 }
