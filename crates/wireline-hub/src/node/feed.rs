@@ -226,15 +226,17 @@ impl<F: Default> Feed<F> {
             Some(_) if is_heal => self.heal(page, outside),
             Some(_) => self.extend_back(page, outside.now),
         }
-        self.wants_heal |= std::mem::take(&mut self.is_doubted_meanwhile);
-        let is_ahead = self.log.as_ref().map(Log::top) != before;
-        if !is_ahead && self.failures >= PATIENCE {
+        let is_ahead = |feed: &Self| feed.log.as_ref().map(Log::top) != before;
+        if !is_ahead(self) && self.failures >= PATIENCE {
             // The engine stands by what it says. Should it change its mind, the chain will show it.
             self.held.clear();
         }
         self.release_held(outside);
+        let is_stuck = self.wants_heal && !is_ahead(self);
+        self.wants_heal |= std::mem::take(&mut self.is_doubted_meanwhile);
+        self.wants_heal |= std::mem::take(&mut self.has_dropped);
         self.admit(outside);
-        self.wants_heal && !is_ahead
+        is_stuck
     }
 
     fn open(&mut self, page: Page, is_whole: bool, now: Instant) {
@@ -293,7 +295,6 @@ impl<F: Default> Feed<F> {
     where
         O: Outlet<Frames = F>,
     {
-        self.wants_heal |= std::mem::take(&mut self.has_dropped);
         self.held_bytes = 0;
         for publication in std::mem::take(&mut self.held) {
             let Some(log) = &self.log else { return };

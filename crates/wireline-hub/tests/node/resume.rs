@@ -65,7 +65,7 @@ fn who_comes_back_to_another_node_is_served_by_one_read() {
     let mut world = world();
     let last = world.publish();
     world.publish_many(3);
-    let returning: Vec<_> = (0..100).map(|id| world.connect(id)).collect();
+    let returning: Vec<_> = (0..10_000).map(|id| world.connect(id)).collect();
     for id in &returning {
         world.subscribe(*id, Start::After(last));
     }
@@ -215,6 +215,53 @@ fn deliveries_that_come_twice_or_late_change_nothing() {
     world.wire.extend([first.clone(), first]);
     world.settle();
     assert_eq!(world.words(ann), ["subscribed", "0", "1", "2"]);
+}
+
+#[test]
+fn a_delivery_that_comes_twice_costs_no_read() {
+    let mut world = world();
+    let ann = world.connect(1);
+    world.subscribe(ann, Start::Now);
+    world.settle();
+    let reads = world.reads;
+    world.publish_many(3);
+    let all = world.wire.clone();
+    world.wire.extend(all);
+    world.settle();
+    assert_eq!(world.words(ann), ["subscribed", "0", "1", "2"]);
+    assert_eq!(world.reads, reads);
+}
+
+#[test]
+fn what_is_lost_while_the_engine_is_being_read_is_read_again() {
+    let mut world = world();
+    let ann = world.connect(1);
+    world.subscribe(ann, Start::Now);
+    world.settle();
+    world.wire.push_back(Event::Up);
+    assert!(world.deliver() && world.serve(), "the engine has answered, and the answer is on its way");
+    world.publish();
+    world.wire.clear();
+    world.wire.push_back(Event::Up);
+    assert!(world.deliver() && world.answer());
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.words(ann), ["subscribed", "0"]);
+}
+
+#[test]
+fn more_than_can_be_held_while_the_engine_is_being_read_is_read_afterwards() {
+    let mut world = World::new(NodeConfig::default(), History::messages(1000));
+    let ann = world.connect(1);
+    world.subscribe(ann, Start::Now);
+    world.settle();
+    world.wire.push_back(Event::Up);
+    assert!(world.deliver() && world.serve(), "the engine has answered, and the answer is on its way");
+    world.publish_many(500);
+    while world.deliver() {}
+    assert!(world.answer());
+    world.settle();
+    let expected: Vec<_> = (0..500).map(|number| number.to_string()).collect();
+    assert_eq!(world.words(ann)[1..], expected);
 }
 
 #[test]
