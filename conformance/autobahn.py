@@ -7,10 +7,14 @@
 --compression runs what concerns permessage-deflate alone: the two sections on it, and all others again with
 compression agreed on. --section=N (repeatable) runs only that section, --plain nothing compressed.
 
+--wire=http2 and --wire=http3 put a bridge between, since the suite speaks HTTP/1.1 only: sections 1 to 7, and with
+--full 12, by way of somebody else's HTTP/2 (Node's) or HTTP/3 (aioquic's).
+
 Stricter than the suite's own exit status, which lets NON-STRICT pass: each case must be OK, and
 there must be as many as the suite has, so that a run that tested little cannot pass.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import REPORTS, ROOT, Checks, Process, built, serve
+from proxies import certificates
 
 # Cases in each section of the suite.
 SECTIONS = {1: 16, 2: 11, 3: 7, 4: 10, 5: 20, 6: 145, 7: 37, 9: 54, 10: 1}
@@ -69,6 +74,41 @@ class Run:
     @property
     def wants_deflate(self):
         return self.is_compressed or self.section in COMPRESSION_SECTIONS
+
+
+@dataclass
+class Wire:
+    """What lies between the suite and its testee."""
+
+    name: str = "http1"
+    # Options of `wireline serve` and of the client, and the bridge before a port in either direction.
+    serving: tuple = ()
+    connecting: tuple = ()
+    to: tuple = ()
+    back: tuple = ()
+
+    @staticmethod
+    def named(name):
+        if name == "http2":
+            bridge = ("node", HERE / "bridge_http2.mjs")
+            return Wire(name, ("--http2",), ("--http2",), (*bridge, "to"), (*bridge, "from"))
+        ca, cert, key = certificates(fresh(REPORTS / "autobahn-http3-tls"))
+        bridge = (ROOT / ".tools" / "http-peers" / "bin" / "python", HERE / "bridge_http3.py")
+        serving = ("--http3", "--tls-cert", cert, "--tls-key", key)
+        return Wire(name, serving, ("--http3", ca), (*bridge, "to", ca), (*bridge, "from", cert, key))
+
+    @contextlib.contextmanager
+    def bridged(self, command, port, log):
+        """The port to use instead of this one."""
+        if not command:
+            yield port
+            return
+        program, script, direction, *files = command
+        with Process([program, script, direction, port, *files], log) as bridge:
+            yield bridge.port
+
+    def reports(self, role):
+        return "autobahn-" + role + ("" if self.name == "http1" else f"-{self.name}")
 
 
 def judge(checks, run, report, details):
@@ -126,33 +166,43 @@ def fresh(directory):
     return directory
 
 
-def test_server(checks, runs):
-    reports = fresh(REPORTS / "autobahn-server")
+def test_server(checks, runs, wire):
+    reports = fresh(REPORTS / wire.reports("server"))
     for name, options in (("wireline", []), ("wireline-deflate", ["--deflate"])):
         chosen = [run for run in runs if run.wants_deflate == bool(options)]
         if not chosen:
             continue
-        with serve("--max-message", MAX_MESSAGE, *options, log=f"autobahn-server/{name}.log") as server:
+        options = ["--max-message", MAX_MESSAGE, *options, *wire.serving]
+        with (
+            serve(*options, log=f"{reports.name}/{name}.log") as server,
+            wire.bridged(wire.to, server.port, f"{reports.name}/{name}-bridge.log") as port,
+        ):
             for run in chosen:
                 out = reports / run.directory
                 command = [*KOSOKU, "-m", "fuzzingclient", *run.suite_options, "-o", out]
-                run_logged([*command, f"127.0.0.1:{server.port}"], reports / f"{run.directory}.log")
+                run_logged([*command, f"127.0.0.1:{port}"], reports / f"{run.directory}.log")
                 judge(checks, run, read_report(out), out)
             checks.check("the server still runs", server.alive())
+            if wire.name != "http1":
+                over = f"opened over HTTP/{wire.name[-1]}: echo"
+                checks.check(f"the server was spoken to in {wire.name}", over in server.log.read_text())
 
 
-def test_client(checks, runs):
-    reports = fresh(REPORTS / "autobahn-client")
+def test_client(checks, runs, wire):
+    reports = fresh(REPORTS / wire.reports("client"))
     client = os.environ.get("AUTOBAHN_CLIENT") or built(
         "release/examples/autobahn_client", "debug/examples/autobahn_client"
     )
     for run in runs:
         out = reports / run.directory
         command = [*KOSOKU, "-m", "fuzzingserver", *run.suite_options, "-o", out, "127.0.0.1:0"]
-        with Process(command, f"autobahn-client/{run.directory}.log") as suite:
-            url = f"ws://127.0.0.1:{suite.port}"
+        with (
+            Process(command, f"{reports.name}/{run.directory}.log") as suite,
+            wire.bridged(wire.back, suite.port, f"{reports.name}/{run.directory}-bridge.log") as port,
+        ):
+            url = f"wss://localhost:{port}" if wire.name == "http3" else f"ws://127.0.0.1:{port}"
             # Section 13 wants a client that can do without context takeover, and the others one that need not.
-            options = ["--no-context-takeover"] if run.section == 13 else []
+            options = [*wire.connecting, *(["--no-context-takeover"] if run.section == 13 else [])]
             status = run_logged([client, url, AGENT, *options], reports / f"client-{run.directory}.log")
             # The client's call of updateReports ends the suite, which then writes its report.
             if status == 0:
@@ -177,7 +227,7 @@ def run_logged(command, log):
             return None
 
 
-def main(role, *options):
+def main(role, *options, checks):
     runs = [Run(section, count) for section, count in (SECTIONS | COMPRESSION_SECTIONS).items()]
     runs += [Run(section, count, is_compressed=True) for section, count in SECTIONS.items()]
     if "--compression" in options:
@@ -186,13 +236,18 @@ def main(role, *options):
         runs = [run for run in runs if not run.wants_deflate]
     if wanted := {int(option.split("=")[1]) for option in options if option.startswith("--section=")}:
         runs = [run for run in runs if run.section in wanted]
-    checks = Checks()
+    wire = Wire()
+    if named := [option.split("=")[1] for option in options if option.startswith("--wire=")]:
+        wire = Wire.named(named[0])
+        sections = [*range(1, 8), *([12] if "--full" in options else [])]
+        runs = [run for run in runs if run.section in sections and not run.is_compressed]
     try:
-        {"server": test_server, "client": test_client}[role](checks, runs)
+        {"server": test_server, "client": test_client}[role](checks, runs, wire)
     except (RuntimeError, OSError) as error:
         checks.check("the suite and its testee started", False, str(error))
-    checks.finish()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    counted = Checks()
+    main(*sys.argv[1:], checks=counted)
+    counted.finish()

@@ -2,6 +2,7 @@
 // wireline serve in a real browser: headless Chromium runs the tutorial's client script on a page
 // from the server's own origin, until each of its four events has been seen; then the page at `/` is
 // clicked through, on a desktop and on a phone.
+import { createHash, X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import net from "node:net";
@@ -13,15 +14,19 @@ import { reports, serve, startServer, styles, waitFor } from "./harness.mjs";
 
 const tutorial = readFileSync(path.join(here, "tutorial", "client-browser.js"), "utf8");
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: [
-    // Root has no sandbox to start; and a browser under test has nothing to say to the world.
-    ...(process.getuid() === 0 ? ["--no-sandbox"] : []),
-    ...["--disable-gpu", "--disable-quic", "--no-first-run"],
-    ...["--disable-background-networking", "--disable-component-update", "--disable-sync"],
-  ],
-});
+const launch = (...args) =>
+  chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      // Root has no sandbox to start; and a browser under test has nothing to say to the world.
+      ...(process.getuid() === 0 ? ["--no-sandbox"] : []),
+      ...["--disable-gpu", "--no-first-run"],
+      ...["--disable-background-networking", "--disable-component-update", "--disable-sync"],
+      ...args,
+    ],
+  });
+
+const browser = await launch("--disable-quic");
 
 // --- The tutorial's client ---------------------------------------------------------------------
 
@@ -209,6 +214,32 @@ await group("deflate", async () => {
     way.listener.close();
     await server.stop();
   }
+});
+
+await group("http3", async () => {
+  const { cert, key } = certificates(path.join(reports, "browser", "http3-tls"));
+  const server = await serve("browser/http3.log", "--http3", "--deflate", "--tls-cert", cert, "--tls-key", key);
+  // Chromium has it behind a switch, and takes QUIC's certificates from well-known authorities only.
+  const publicKey = new X509Certificate(readFileSync(cert)).publicKey.export({ type: "spki", format: "der" });
+  const quic = await launch(
+    ...["--enable-quic", "--enable-features=EnableWebsocketsOverHttp3"],
+    ...[`--origin-to-force-quic-on=localhost:${server.port}`, "--host-resolver-rules=MAP localhost 127.0.0.1"],
+    `--ignore-certificate-errors-spki-list=${createHash("sha256").update(publicKey).digest("base64")}`,
+  );
+  const page = await quic.newPage();
+  const answer = await page.goto(`https://localhost:${server.port}/`);
+  checkEqual("http3: the page", [answer.status(), await page.evaluate(() => performance.getEntriesByType("navigation")[0].nextHopProtocol)], [200, "h3"]);
+  const texts = ["", "Grüße, 世界 👋", "x".repeat(300_000)];
+  const sockets = Array.from({ length: 5 }, () => page.evaluate(ECHO_ALL, [`wss://localhost:${server.port}/`, texts]));
+  for (const [n, seen] of (await Promise.all(sockets)).entries()) {
+    checkEqual(`http3, ${n + 1} of 5 at once: close`, seen.close, [4001, "done"]);
+    check(`http3, ${n + 1} of 5 at once: text echoed`, isDeepStrictEqual(seen.echoed.texts, texts));
+    check(`http3, ${n + 1} of 5 at once: bytes echoed`, isDeepStrictEqual(seen.echoed.bytes, texts));
+  }
+  await waitFor(() => server.output.match(/closed cleanly by the peer, 4001/g)?.length === 5);
+  checkEqual("http3: what the server was told", server.output.match(/opened over HTTP\/3: echo/g)?.length, 5);
+  await quic.close();
+  await server.stop();
 });
 
 function checkHandshakeStatus(name, { complaints }, status) {

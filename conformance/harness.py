@@ -85,6 +85,10 @@ class Process:
         """What ctrl-C does."""
         self._child.send_signal(signal.SIGINT)
 
+    def hang_up(self):
+        """What has a server read its certificates again."""
+        self._child.send_signal(signal.SIGHUP)
+
     def wait(self, timeout):
         """The exit status, or None while it still runs after `timeout` seconds."""
         try:

@@ -1,6 +1,6 @@
 //! What the clients have in common: what they say, and what is measured.
 //!
-//! A client's arguments are `PORT CONNECTIONS IN_FLIGHT WARMUP SECONDS SERVER_PID`. It talks to an echo server
+//! A client's arguments are `PORT CONNECTIONS IN_FLIGHT WARMUP SECONDS SERVER_PID`, and what else it may want. It talks to an echo server
 //! on that port and prints one line of JSON: what a message cost its process, and what it cost the server's.
 
 use std::{
@@ -35,6 +35,8 @@ pub struct Conversation {
     pub address: SocketAddr,
     /// How many messages are to be on the way.
     pub in_flight: usize,
+    /// Which one it is, from 0.
+    pub number: u64,
     sent: u64,
     answered: u64,
 }
@@ -147,7 +149,7 @@ where
     T: Future<Output = Outcome> + Send + 'static,
 {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [_, connections, in_flight, warmup, seconds, server_pid] = &args[..] else {
+    let [_, connections, in_flight, warmup, seconds, server_pid, ..] = &args[..] else {
         panic!("the arguments: PORT CONNECTIONS IN_FLIGHT WARMUP SECONDS SERVER_PID");
     };
     let number = |text: &str| text.parse::<u64>().expect("a number");
@@ -157,8 +159,8 @@ where
     assert_eq!(address.ip(), Ipv4Addr::LOCALHOST);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        for _ in 0..connections {
-            let talking = talk(Conversation { address, in_flight, sent: 0, answered: 0 });
+        for number in 0..connections {
+            let talking = talk(Conversation { address, in_flight, number, sent: 0, answered: 0 });
             tokio::spawn(tokio::task::unconstrained(async move {
                 let outcome = talking.await;
                 eprintln!("a connection ended: {outcome:?}");

@@ -4,7 +4,7 @@
 use bytes::BytesMut;
 use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use sockudo_ws::{
-    Config, DeflateConfig, Error, Message, Result, WebSocketStream,
+    Config, DeflateConfig, Error, Http2, Message, Result, WebSocketServer, WebSocketStream,
     deflate::{DeflateWindowBits, negotiate_server_deflate},
     handshake::{build_response, generate_accept_key, parse_request},
     stream::CompressedWebSocketStream,
@@ -17,18 +17,26 @@ fn main() {
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) {
+    if wireline_bench::behind("http2").is_some() {
+        let server = WebSocketServer::<Http2>::new(config());
+        let _ = server.serve(stream, |socket, _| async move { drop(answer(socket).await) }).await;
+        return;
+    }
     let _ = echo(stream).await;
+}
+
+fn config() -> Config {
+    Config::builder()
+        .max_message_size(wireline_bench::MAX_MESSAGE_SIZE)
+        .ping_interval(wireline_bench::KEEPALIVE_SECONDS)
+        .build()
 }
 
 async fn echo<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut stream: S) -> Result<()> {
     let deflate = shake_hands(&mut stream).await?;
-    let config = Config::builder()
-        .max_message_size(wireline_bench::MAX_MESSAGE_SIZE)
-        .ping_interval(wireline_bench::KEEPALIVE_SECONDS)
-        .build();
     match deflate {
-        Some(deflate) => answer(CompressedWebSocketStream::server(stream, config, deflate)).await,
-        None => answer(WebSocketStream::server(stream, config)).await,
+        Some(deflate) => answer(CompressedWebSocketStream::server(stream, config(), deflate)).await,
+        None => answer(WebSocketStream::server(stream, config())).await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! wireline's echo server: the loop of its README. `PORT publish SIZE INTERVAL_MS` is a publisher. With
-//! `deflate` behind that it compresses, with `tls CERTIFICATE KEY` it speaks TLS; with `multi-thread` it runs
-//! on two threads instead of one.
+//! `deflate` behind that it compresses, with `tls CERTIFICATE KEY` it speaks TLS, and with `http3` HTTP/3 too; with
+//! `http2` it speaks HTTP/2; with `multi-thread` it runs on two threads instead of one.
 
 use std::{
     sync::{Arc, Mutex},
@@ -38,8 +38,10 @@ fn server() -> wireline::Result<Server> {
         .receive_window_bits(window);
     let options = deflate::is_asked_for().then_some(options);
     let server = Server::new().config(Config::server().max_message_size(16 << 20).deflate(options));
+    let server = if behind("http2").is_some() { server.cleartext_http2() } else { server };
     let Some([certificate, key]) = tls::files() else { return Ok(server) };
-    Ok(server.tls(ServerTls::from_pem_files(certificate, key)?))
+    let server = server.tls(ServerTls::from_pem_files(certificate, key)?);
+    Ok(if behind("http3").is_some() { server.http3() } else { server })
 }
 
 async fn serve_echo(server: Server) -> wireline::Result<()> {

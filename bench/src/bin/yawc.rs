@@ -5,10 +5,10 @@ use http_body_util::Empty;
 use hyper::{
     Request, Response,
     body::{Bytes, Incoming},
-    server::conn::http1,
+    server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use yawc::{CompressionLevel, OpCode, Options, UpgradeFut, WebSocket};
 
@@ -20,6 +20,12 @@ fn main() {
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) {
+    if wireline_bench::behind("http2").is_some() {
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        let connection = http.enable_connect_protocol().serve_connection(TokioIo::new(stream), service_fn(accept));
+        let _ = connection.await;
+        return;
+    }
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(accept));
     let _ = connection.with_upgrades().await;
 }

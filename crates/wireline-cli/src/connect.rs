@@ -13,10 +13,10 @@ use std::{
 use tokio::sync::{Mutex, mpsc};
 use wireline::{
     Backoff, ClientTls, CloseCode, CloseEvent, Config, Connect, ConnectError, Deflate, DeflateTotals, Loss,
-    Message, ReconnectError, Socket, WebSocket,
+    Message, ReconnectError, Socket, TlsError, WebSocket,
 };
 
-use crate::size;
+use crate::{key_log, size};
 
 /// Lines read ahead of the connection.
 const LINES_AHEAD: usize = 64;
@@ -46,13 +46,16 @@ pub(crate) struct ConnectArgs {
     #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = parse_header)]
     header: Vec<(String, String)>,
 
-    /// Trust the certificates in this PEM file instead of the system's
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArgs,
 
     /// Over HTTP/2: with wss:// by ALPN, with ws:// by prior knowledge
     #[arg(long)]
     http2: bool,
+
+    /// Over HTTP/3, on UDP; with wss:// only
+    #[arg(long, conflicts_with_all = ["http2", "http_auto"])]
+    http3: bool,
 
     /// Over HTTP/2 or HTTP/1.1, whichever the server prefers
     #[arg(long, conflicts_with = "http2")]
@@ -80,6 +83,49 @@ pub(crate) struct ConnectArgs {
     /// The longest message to take
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = size::parse)]
     max_message: usize,
+}
+
+/// Whom to trust with wss://, and who to be.
+#[derive(Debug, clap::Args)]
+struct TlsArgs {
+    /// Trust the certificates in this PEM file instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// Trust any certificate, of anyone and for any name: whoever is on the way can read and change everything
+    #[arg(long, conflicts_with = "ca")]
+    insecure: bool,
+
+    /// Have this certificate chain (PEM), for servers that ask for one
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// `None` where the library's default does.
+    fn load(&self) -> Result<Option<ClientTls>, TlsError> {
+        let key_pair = self.cert.as_ref().zip(self.key.as_ref());
+        let logs_keys = key_log::is_wanted();
+        if self.ca.is_none() && !self.insecure && key_pair.is_none() && !logs_keys {
+            return Ok(None);
+        }
+        let mut tls = match &self.ca {
+            Some(ca) => ClientTls::with_ca_file(ca)?,
+            None if self.insecure => {
+                eprintln!("wireline: --insecure: nobody knows who the server is, or who reads along");
+                ClientTls::dangerous_any_certificate()?
+            }
+            None => ClientTls::with_system_roots()?,
+        };
+        if let Some((cert, key)) = key_pair {
+            tls = tls.client_certificate_files(cert, key)?;
+        }
+        Ok(Some(if logs_keys { tls.key_log() } else { tls }))
+    }
 }
 
 fn parse_header(text: &str) -> Result<(String, String), String> {
@@ -157,11 +203,13 @@ fn prepare(args: ConnectArgs) -> Result<Connect, ConnectError> {
     for (name, value) in &args.header {
         connect = connect.header(name, value);
     }
-    if let Some(ca) = args.ca {
-        connect = connect.tls(ClientTls::with_ca_file(ca)?);
+    if let Some(tls) = args.tls.load()? {
+        connect = connect.tls(tls);
     }
     if args.http2 {
         connect = connect.http2();
+    } else if args.http3 {
+        connect = connect.http3();
     } else if args.http_auto {
         connect = connect.http_auto();
     }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod connect;
+mod key_log;
 mod page;
 mod serve;
 mod size;
@@ -39,7 +40,12 @@ fn main() -> ExitCode {
 fn log_warnings() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("wireline=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .init();
 }
 
 /// Runs a command on a runtime that fits the cores it may use: a single one needs no work stealing.

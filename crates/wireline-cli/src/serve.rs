@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wireline::{CloseEvent, Config, Deflate, Request, Result, Server, ServerHandle, ServerTls, WebSocket};
 
-use crate::{page, size};
+use crate::{key_log, page, size};
 
 /// How long open connections may take to close after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(5);
@@ -27,17 +27,17 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ORIGIN")]
     origin: Vec<String>,
 
-    /// Serve wss:// with this certificate chain (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArgs,
 
-    /// The certificate's private key (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-
-    /// Speak HTTP/2 without TLS, by prior knowledge, and no HTTP/1.1. With a certificate both are spoken anyhow
-    #[arg(long, conflicts_with = "tls_cert")]
+    /// Speak HTTP/2. With a certificate that is so anyhow, beside HTTP/1.1; without one it is by prior knowledge, and
+    /// no HTTP/1.1 then
+    #[arg(long)]
     http2: bool,
+
+    /// Speak HTTP/3 too, on the UDP port of the same number, and say so to who asks over TCP (Alt-Svc)
+    #[arg(long, requires = "tls_cert")]
+    http3: bool,
 
     /// The longest message to take; longer ones close their connection with 1009
     #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = size::parse)]
@@ -54,6 +54,45 @@ pub(crate) struct ServeArgs {
     /// Do not log connections
     #[arg(long, short)]
     quiet: bool,
+}
+
+/// With what to serve wss://.
+#[derive(Debug, clap::Args)]
+struct TlsArgs {
+    /// Serve wss:// with this certificate chain (PEM). Repeated, with a key each, for several names: the first
+    /// is for clients that ask for none of them. SIGHUP has all files read again
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Vec<PathBuf>,
+
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Vec<PathBuf>,
+
+    /// Let in only clients with a certificate that an authority in this file (PEM) vouches for
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// `None` without a certificate.
+    fn load(&self) -> Result<Option<ServerTls>> {
+        let (certs, keys) = (self.tls_cert.len(), self.tls_key.len());
+        if certs != keys {
+            let words =
+                format!("--tls-cert and --tls-key go in pairs, in order: here are {certs} and {keys}");
+            return Err(wireline::Error::other(words));
+        }
+        let mut pairs = self.tls_cert.iter().zip(&self.tls_key);
+        let Some((cert, key)) = pairs.next() else { return Ok(None) };
+        let mut tls = ServerTls::from_pem_files(cert, key)?;
+        for (cert, key) in pairs {
+            tls = tls.and_pem_files(cert, key)?;
+        }
+        if let Some(ca) = &self.client_ca {
+            tls = tls.client_ca_file(ca)?;
+        }
+        Ok(Some(if key_log::is_wanted() { tls.key_log() } else { tls }))
+    }
 }
 
 /// Serves until Ctrl-C or SIGTERM.
@@ -78,12 +117,16 @@ async fn try_run(args: ServeArgs) -> Result<()> {
         .on_http(|request| async move { page::respond(&request) })
         .on_request(move |request| handle(request, quiet));
     let mut schemes = ("http", "ws");
-    if let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) {
-        server = server.tls(ServerTls::from_pem_files(cert, key)?);
+    let tls = args.tls.load()?;
+    if let Some(tls) = &tls {
+        server = server.tls(tls.clone());
         schemes = ("https", "wss");
     }
     if args.http2 {
         server = server.cleartext_http2();
+    }
+    if args.http3 {
+        server = server.http3();
     }
     if !args.origin.is_empty() {
         server = server.origins(args.origin);
@@ -91,6 +134,9 @@ async fn try_run(args: ServeArgs) -> Result<()> {
     let listener = server.bind(args.addr)?;
     // Before anyone is told that it listens, so that no signal is missed.
     let mut signals = Signals::new()?;
+    if let Some(tls) = tls {
+        tokio::spawn(reload_at(signal(SignalKind::hangup())?, tls));
+    }
     let addr = listener.local_addr()?;
     eprintln!("listening on {}://{addr}/ (echo at {}://{addr}/, clock at /push)", schemes.0, schemes.1);
     let handle = listener.handle();
@@ -119,6 +165,18 @@ impl Signals {
     }
 }
 
+/// Reads certificates again at each SIGHUP.
+async fn reload_at(mut hangup: Signal, tls: ServerTls) {
+    while hangup.recv().await.is_some() {
+        match tls.reload() {
+            Ok(()) => eprintln!(
+                "read certificates, keys and client CAs again: they are for connections from now on"
+            ),
+            Err(error) => eprintln!("wireline: {error}; the certificates of before stay"),
+        }
+    }
+}
+
 /// Closes every connection; a second signal does not wait.
 async fn drain(handle: &ServerHandle, signals: &mut Signals) {
     eprintln!("closing {} connections with 1001 going away", handle.connections());
@@ -131,7 +189,11 @@ async fn drain(handle: &ServerHandle, signals: &mut Signals) {
 }
 
 async fn handle(request: Request, quiet: bool) -> Result<()> {
-    let http = if request.version() == Version::HTTP_2 { " over HTTP/2" } else { "" };
+    let http = match request.version() {
+        Version::HTTP_2 => " over HTTP/2",
+        Version::HTTP_3 => " over HTTP/3",
+        _ => "",
+    };
     let log = Log { quiet, peer: request.remote_addr(), http, opened: Instant::now() };
     match request.path() {
         "/" => {

@@ -1,7 +1,13 @@
 //! The client: from a URL to a connection.
 
+#[cfg(feature = "http3")]
+mod alt_svc;
 mod dial;
+mod exchange;
 mod http2;
+#[cfg(feature = "http3")]
+mod http3;
+mod pool;
 mod proxy;
 mod reconnect;
 mod redirect;
@@ -17,11 +23,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -30,24 +32,32 @@ use tokio::{
 use url::Url;
 use wireline_proto::{Config, handshake::ClientHandshake};
 
-pub use self::reconnect::{Backoff, Loss, Reconnect, ReconnectError, reconnect_with};
-use self::{dial::dial, proxy::ProxyChoice, target::Target};
+use self::{
+    dial::dial,
+    exchange::{Rest, exchange, keep_body},
+    pool::{Connections, Pool, Way},
+    proxy::ProxyChoice,
+    target::Target,
+};
+pub use self::{
+    pool::Client,
+    reconnect::{Backoff, Loss, Reconnect, ReconnectError, reconnect_with},
+};
+#[cfg(feature = "http3")]
+use crate::http3::{Connection, RequestStream};
 use crate::{
     ClientTls, ConnectError, WebSocket,
     driver::{Link, Opened, spawn_driver},
     entropy,
     request::parse_header,
     server::LONGEST_TIMEOUT,
-    tls::{HTTP_2, HttpVersions},
+    tls::{self, Alert, ClientStream, HTTP_2, HttpVersions},
     transport::Transport,
 };
 
-/// Bytes of a refusal's body that are kept.
-const MAX_BODY: usize = 64 << 10;
-
-/// Header lines of a response, and bytes of its whole head.
-const MAX_HEADERS: usize = 128;
-const MAX_HEAD: usize = 64 << 10;
+/// How long HTTP/3 has where another version would do.
+#[cfg(feature = "http3")]
+const HTTP_3_TRIAL: Duration = Duration::from_secs(1);
 
 /// Opens a connection to a `ws://` or `wss://` URL: await the builder for the [`WebSocket`].
 ///
@@ -76,6 +86,7 @@ pub fn connect(url: impl Into<String>) -> Connect {
         proxy: ProxyChoice::default(),
         redirects: 0,
         versions: HttpVersions::default(),
+        pool: None,
     }
 }
 
@@ -98,6 +109,7 @@ pub struct Connect {
     proxy: ProxyChoice,
     redirects: u8,
     versions: HttpVersions,
+    pool: Option<Arc<Pool>>,
 }
 
 impl Connect {
@@ -137,7 +149,8 @@ impl Connect {
         self
     }
 
-    /// Which certificates to trust for `wss://`. By default those that the system does.
+    /// Which certificates to trust for `wss://`, and which one to have. By default those that the system trusts, and
+    /// none. Give clones of one [`ClientTls`] to all connections, so that they resume sessions.
     pub fn tls(mut self, tls: ClientTls) -> Self {
         self.tls = Some(tls);
         self
@@ -168,15 +181,28 @@ impl Connect {
         self
     }
 
+    /// Opens the WebSocket over HTTP/3 (RFC 9220), on UDP. It is an error with `ws://`, through a proxy, and where
+    /// the server does not speak it. With the feature `http3`.
+    #[cfg(feature = "http3")]
+    pub fn http3(mut self) -> Self {
+        self.versions = HttpVersions::Http3;
+        self
+    }
+
     /// Opens the WebSocket over what the server prefers: HTTP/2, or HTTP/1.1, on a connection of its own if the
     /// server speaks HTTP/2 but opens no WebSockets over it. With `ws://` it is HTTP/1.1.
+    ///
+    /// With the feature `http3` it is HTTP/3, where an earlier response to this process announced that
+    /// (`Alt-Svc`, RFC 7838), there is no proxy on the way, and it takes no longer than a second. Where it does not work,
+    /// it is left alone for ten minutes.
     pub fn http_auto(mut self) -> Self {
         self.versions = HttpVersions::Auto;
         self
     }
 
     /// Goes through a proxy: `http://` and `https://` by CONNECT, `socks5://`, which resolves the host's name;
-    /// with `user:password@` if it wants them. A proxy over TLS is checked as [`tls`](Self::tls) says.
+    /// with `user:password@` if it wants them. A proxy over TLS is checked as [`tls`](Self::tls) says, and gets
+    /// that one's certificate if it asks for one.
     ///
     /// Without this it is the environment's: `HTTPS_PROXY` for `wss://`, `HTTP_PROXY` for `ws://`, and
     /// `ALL_PROXY`, where `NO_PROXY` does not name the host. None of them is for this machine's own addresses.
@@ -202,8 +228,9 @@ impl Connect {
     /// [handshake timeout](Self::handshake_timeout). By default none is: it is
     /// [`ConnectError::Rejected`].
     ///
-    /// None is followed from `wss://` to `ws://`, and none with a stream of its own ([`over`](Self::over)). On another host or port, no header that was set here is sent
-    /// but `Origin`, `User-Agent` and `Accept-Language`, since any could be a secret; subprotocols are.
+    /// None is followed from `wss://` to `ws://`, and none with a stream of its own ([`over`](Self::over)). On another
+    /// host or port, no header that was set here is sent but `Origin`, `User-Agent` and `Accept-Language`, since any
+    /// could be a secret; subprotocols are. The client's certificate is shown to whoever asks for one.
     pub fn redirects(mut self, most: u8) -> Self {
         self.redirects = most;
         self
@@ -225,6 +252,7 @@ impl Connect {
             proxy: self.proxy.clone(),
             redirects: self.redirects,
             versions: self.versions,
+            pool: self.pool.clone(),
         }
     }
 
@@ -254,6 +282,7 @@ impl Connect {
             stream: self.stream,
             proxy: self.proxy,
             versions: self.versions,
+            pool: self.pool,
         })
     }
 }
@@ -281,6 +310,7 @@ pub(crate) struct Attempt {
     stream: Option<Transport>,
     proxy: ProxyChoice,
     versions: HttpVersions,
+    pool: Option<Arc<Pool>>,
 }
 
 impl Attempt {
@@ -303,6 +333,14 @@ impl Attempt {
     }
 
     async fn open(&mut self, deadline: Instant) -> Result<Answer, ConnectError> {
+        #[cfg(feature = "http3")]
+        if self.versions == HttpVersions::Http3 {
+            return self.open_http3(self.target.port).await;
+        }
+        #[cfg(feature = "http3")]
+        if let Some(answer) = self.try_http3().await {
+            return Ok(answer);
+        }
         let can_try_again = self.versions == HttpVersions::Auto && self.stream.is_none();
         if let Some(answer) = self.open_over(self.versions, deadline).await? {
             return Ok(answer);
@@ -313,12 +351,43 @@ impl Attempt {
         Err(ConnectError::Http("the server opens no WebSockets over HTTP/2".into()))
     }
 
-    /// `None`: the server speaks HTTP/2, and opens no WebSockets over it.
+    /// Over TCP. `None`: the server speaks HTTP/2, and opens no WebSockets over it.
     async fn open_over(
         &mut self,
         versions: HttpVersions,
         deadline: Instant,
     ) -> Result<Option<Answer>, ConnectError> {
+        let lane = self.pool.as_ref().filter(|_| versions != HttpVersions::Http1 && self.stream.is_none());
+        let Some(lane) = lane.map(|pool| pool.lane(self.way())) else {
+            let reached = self.reach(versions, deadline, None).await?;
+            let Some(reached) = reached else { return Ok(None) };
+            return self.ask(reached).await.map(Some);
+        };
+        let mut connections = lane.lock().await;
+        while let Some(connection) = connections.http2_with_room() {
+            drop(connections);
+            let (weak, remote_addr) = (connection.downgrade(), connection.remote_addr());
+            if let Some(response) = connection.exchange(self.request(true)?).await? {
+                return self.conclude(response, remote_addr).await.map(Some);
+            }
+            // It has ended in the meantime.
+            connections = lane.lock().await;
+            connections.http2.retain(|known| !known.is(&weak));
+        }
+        let reached = self.reach(versions, deadline, Some(&mut connections)).await?;
+        drop(connections);
+        let Some(reached) = reached else { return Ok(None) };
+        self.ask(reached).await.map(Some)
+    }
+
+    /// A connection on which a WebSocket can be asked for; `None` if the server speaks HTTP/2, and opens no
+    /// WebSockets over it.
+    async fn reach(
+        &mut self,
+        versions: HttpVersions,
+        deadline: Instant,
+        shared: Option<&mut Connections>,
+    ) -> Result<Option<Reached>, ConnectError> {
         let (transport, remote_addr) = match self.stream.take() {
             Some(stream) => (stream, None),
             None => {
@@ -326,29 +395,65 @@ impl Attempt {
                     .await?
             }
         };
-        let (transport, is_http2) = if self.target.is_secure {
+        let Secured { transport, is_http2, alert } = if self.target.is_secure {
             secure(transport, &self.target.host, self.tls.as_ref(), versions).await?
         } else {
-            (transport, versions == HttpVersions::Http2)
+            Secured { transport, is_http2: versions == HttpVersions::Http2, alert: Alert::default() }
         };
-        let request = self.request(is_http2)?;
-        let response = if is_http2 {
-            match http2::exchange(transport, request).await? {
-                Some(response) => response,
-                None => return Ok(None),
+        if !is_http2 {
+            return Ok(Some(Reached::Http1(transport, remote_addr)));
+        }
+        let begun = http2::Connection::begin(transport, remote_addr).await;
+        let connection = begun.map_err(|error| match alert.error() {
+            Some(source) => ConnectError::Tls { host: self.target.host.clone(), source },
+            None => self.refused_by_tls(error),
+        })?;
+        if let (Some(shared), Some(connection)) = (shared, &connection) {
+            shared.http2.push(connection.downgrade());
+        }
+        Ok(connection.map(Reached::Http2))
+    }
+
+    /// Sends the request on a connection of its own.
+    async fn ask(&mut self, reached: Reached) -> Result<Answer, ConnectError> {
+        let (response, remote_addr) = match reached {
+            Reached::Http1(transport, remote_addr) => {
+                let response = exchange(transport, self.request(false)?).await;
+                (response.map(|response| Some(response.map(Rest::Http1))), remote_addr)
             }
-        } else {
-            exchange(transport, request).await?
+            Reached::Http2(connection) => {
+                let remote_addr = connection.remote_addr();
+                (connection.exchange(self.request(true)?).await, remote_addr)
+            }
         };
-        let negotiated = match (is_http2, response.status()) {
-            (true, status) if status.is_success() => self.handshake.check_extended_connect(&response)?,
-            (false, StatusCode::SWITCHING_PROTOCOLS) => self.handshake.check(&response)?,
-            _ => return Ok(Some(Answer::Refusal(response))),
+        match response.map_err(|error| self.refused_by_tls(error))? {
+            Some(response) => self.conclude(response, remote_addr).await,
+            None => Err(ConnectError::Http("the server hung up on HTTP/2".into())),
+        }
+    }
+
+    /// What an error of HTTP is if TLS is behind it.
+    fn refused_by_tls(&self, error: ConnectError) -> ConnectError {
+        if self.target.is_secure { refused_by_tls(error, &self.target.host) } else { error }
+    }
+
+    /// Makes a WebSocket of a response, if it agrees to one.
+    async fn conclude(
+        &mut self,
+        response: Response<Rest>,
+        remote_addr: Option<SocketAddr>,
+    ) -> Result<Answer, ConnectError> {
+        #[cfg(feature = "http3")]
+        alt_svc::ANNOUNCEMENTS.note(&self.target, response.headers(), Instant::now());
+        let negotiated = match (response.body(), response.status()) {
+            (Rest::Http1(_), StatusCode::SWITCHING_PROTOCOLS) => self.handshake.check(&response)?,
+            (Rest::Http1(_), _) => return Ok(Answer::Refusal(response)),
+            (_, status) if status.is_success() => self.handshake.check_extended_connect(&response)?,
+            _ => return Ok(Answer::Refusal(response)),
         };
         let response_headers = Some(Box::new(response.headers().clone()));
-        let upgraded =
-            hyper::upgrade::on(response).await.map_err(|error| ConnectError::Http(error.into()))?;
-        let (transport, first_bytes) = Transport::take_back(upgraded);
+        let taken = Rest::into_transport(response).await;
+        let (transport, first_bytes) = taken.map_err(|error| ConnectError::Http(error.into()))?;
         let link = Link::new(Opened {
             negotiated,
             config: Arc::clone(&self.config),
@@ -361,7 +466,19 @@ impl Attempt {
         });
         let ws = WebSocket::new(Arc::clone(&link));
         spawn_driver(link, None);
-        Ok(Some(Answer::Connection(ws)))
+        Ok(Answer::Connection(ws))
+    }
+
+    /// Where its connection leads, and how.
+    fn way(&self) -> Way {
+        Way {
+            is_secure: self.target.is_secure,
+            host: self.target.host.clone(),
+            port: self.target.port,
+            tls: self.tls.clone(),
+            unix_socket: self.unix_socket.clone(),
+            proxy: self.proxy.clone(),
+        }
     }
 
     fn request(&self, is_http2: bool) -> Result<Request<()>, ConnectError> {
@@ -385,10 +502,88 @@ impl Attempt {
     }
 }
 
+/// A connection to ask on.
+enum Reached {
+    Http1(Transport, Option<SocketAddr>),
+    Http2(http2::Connection),
+}
+
 /// What a server said to the handshake.
 enum Answer {
     Connection(WebSocket),
-    Refusal(Response<Incoming>),
+    Refusal(Response<Rest>),
+}
+
+#[cfg(feature = "http3")]
+impl Attempt {
+    /// Over HTTP/3, if the server announced it and it works.
+    async fn try_http3(&mut self) -> Option<Answer> {
+        let is_direct = self.unix_socket.is_none() && self.stream.is_none();
+        if self.versions != HttpVersions::Auto || !is_direct {
+            return None;
+        }
+        let port = alt_svc::ANNOUNCEMENTS.port(&self.target, Instant::now())?;
+        if self.proxy.find(&self.target).ok()?.is_some() {
+            return None;
+        }
+        let tried = tokio::time::timeout(HTTP_3_TRIAL, self.open_http3(port)).await;
+        match tried {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(error)) => tracing::debug!(%error, "HTTP/3 does not work"),
+            Err(_) => tracing::debug!("HTTP/3 takes too long"),
+        }
+        alt_svc::ANNOUNCEMENTS.note_broken(&self.target, Instant::now());
+        None
+    }
+
+    async fn open_http3(&mut self, port: u16) -> Result<Answer, ConnectError> {
+        let impossible = |why: &str| ConnectError::Http(format!("HTTP/3 is not possible {why}").into());
+        if !self.target.is_secure {
+            return Err(impossible("with ws://, only with wss://"));
+        }
+        if self.unix_socket.is_some() || self.stream.is_some() {
+            return Err(impossible("over a Unix socket or a stream that was given"));
+        }
+        if self.proxy.find(&self.target)?.is_some() {
+            return Err(impossible("through a proxy; see no_proxy()"));
+        }
+        let request = self.request(true)?;
+        let lane = self.pool.as_ref().map(|pool| pool.lane(self.way()));
+        let mut connections = match &lane {
+            Some(lane) => Some(lane.lock().await),
+            None => None,
+        };
+        let there = connections.as_mut().map(|connections| connections.http3());
+        for connection in there.into_iter().flatten() {
+            if let Some(stream) = http3::open(&connection, &self.target).await? {
+                drop(connections);
+                return self.ask_http3(stream, &connection, request).await;
+            }
+        }
+        let tls = match &self.tls {
+            Some(tls) => tls,
+            None => ClientTls::shared()?,
+        };
+        let connection = http3::connect(&self.target, tls, port).await?;
+        if let Some(connections) = &mut connections {
+            connections.http3.push(connection.downgrade());
+        }
+        drop(connections);
+        match http3::open(&connection, &self.target).await? {
+            Some(stream) => self.ask_http3(stream, &connection, request).await,
+            None => Err(ConnectError::Http("the server opens no WebSockets over HTTP/3".into())),
+        }
+    }
+
+    async fn ask_http3(
+        &mut self,
+        stream: RequestStream,
+        connection: &Connection,
+        request: Request<()>,
+    ) -> Result<Answer, ConnectError> {
+        let response = http3::exchange(stream, request, &self.target).await?;
+        self.conclude(response, Some(connection.remote_addr())).await
+    }
 }
 
 /// Puts `given` in the place of headers of the same name.
@@ -432,21 +627,25 @@ async fn reach(
     Ok((Transport::Tcp(stream), remote_addr))
 }
 
-/// Does the TLS handshake with a host, and agrees on a version of HTTP: whether it is HTTP/2.
+/// A transport that is as safe as the URL wants it.
+struct Secured {
+    transport: Transport,
+    is_http2: bool,
+    /// Why it is of no use after all.
+    alert: Alert,
+}
+
+/// Does the TLS handshake with a host, and agrees on a version of HTTP.
 async fn secure(
     transport: Transport,
     host: &str,
     tls: Option<&ClientTls>,
     versions: HttpVersions,
-) -> Result<(Transport, bool), ConnectError> {
+) -> Result<Secured, ConnectError> {
     let failed = |source| ConnectError::Tls { host: host.to_owned(), source };
-    let system;
     let tls = match tls {
         Some(tls) => tls,
-        None => {
-            system = ClientTls::with_system_roots()?;
-            &system
-        }
+        None => ClientTls::shared()?,
     };
     let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(std::io::Error::other(error)))?;
     let stream = tls.connector(versions).connect(name, transport).await.map_err(failed)?;
@@ -454,42 +653,22 @@ async fn secure(
     if versions == HttpVersions::Http2 && !is_http2 {
         return Err(ConnectError::Http("the server does not speak HTTP/2".into()));
     }
-    Ok((Transport::Boxed(Box::new(stream)), is_http2))
+    let stream = ClientStream::new(stream);
+    let alert = stream.alert();
+    Ok(Secured { transport: Transport::Boxed(Box::new(stream)), is_http2, alert })
 }
 
-/// Sends the request and gives the response's head.
-async fn exchange(transport: Transport, request: Request<()>) -> Result<Response<Incoming>, ConnectError> {
-    let failed = |error: hyper::Error| ConnectError::Http(error.into());
-    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD)
-        .handshake(TokioIo::new(transport))
-        .await
-        .map_err(failed)?;
-    // Ends with the upgrade, or with the response's body when that is dropped.
-    tokio::spawn(connection.with_upgrades());
-    let response = sender.send_request(request.map(|()| Empty::<Bytes>::new())).await.map_err(failed)?;
-    // hyper's own limit lets through what comes in one read.
-    let head: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if head > MAX_HEAD {
-        return Err(ConnectError::Http("the head of the response is too long".into()));
+/// What a failure of HTTP is if TLS is behind it: a server of TLS 1.3 looks at the client's certificate when to the
+/// client the handshake is over (RFC 8446 section 2), so that its alert comes in the place of a response, if a reset
+/// does not overtake it.
+fn refused_by_tls(error: ConnectError, host: &str) -> ConnectError {
+    match error {
+        ConnectError::Http(source) => match tls::alert(&*source) {
+            Some(source) => ConnectError::Tls { host: host.to_owned(), source },
+            None => ConnectError::Http(tls::explain_reset(source)),
+        },
+        error => error,
     }
-    Ok(response)
-}
-
-/// A refusal with the beginning of its body: what came by the deadline.
-async fn keep_body(response: Response<Incoming>, deadline: Instant) -> Response<Bytes> {
-    let (head, mut body) = response.into_parts();
-    let mut kept = BytesMut::new();
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout_at(deadline, body.frame()).await {
-        let Ok(data) = frame.into_data() else { continue };
-        let room = MAX_BODY - kept.len();
-        kept.extend_from_slice(&data[..data.len().min(room)]);
-        if data.len() >= room {
-            break;
-        }
-    }
-    Response::from_parts(head, kept.freeze())
 }
 
 impl fmt::Display for Connect {

@@ -8,7 +8,10 @@ use wireline_proto::{
     handshake::{InvalidProtocols, ProtocolNotOffered, ResponseError},
 };
 
-use crate::{ReconnectError, browser::Exception, close::CloseEvent};
+use crate::{ReconnectError, browser::Exception, close::CloseEvent, tls};
+
+/// An error of whatever kind.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -53,12 +56,12 @@ pub enum Error {
     Io(#[from] io::Error),
     /// An error of the application's own.
     #[error(transparent)]
-    Other(Box<dyn std::error::Error + Send + Sync>),
+    Other(BoxError),
 }
 
 impl Error {
     /// Wraps an error of the application's own.
-    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn other(error: impl Into<BoxError>) -> Self {
         Self::Other(error.into())
     }
 }
@@ -129,7 +132,7 @@ pub enum AcceptError {
     InvalidCookie(String),
     /// The client went away before the response reached it.
     #[error("the client left before the handshake was done: {0}")]
-    ClientGone(#[source] Box<dyn std::error::Error + Send + Sync>),
+    ClientGone(#[source] BoxError),
 }
 
 /// Why a server does not listen: it was set up in a way that cannot work. The caller's fault.
@@ -147,6 +150,9 @@ pub enum SetupError {
     /// What stands in a list of origins and could never match one.
     #[error("{0:?} is no origin such as https://app.example: a scheme, a host and perhaps a port")]
     Origin(String),
+    /// HTTP/3 cannot be spoken with the other settings, or this certificate.
+    #[error("HTTP/3 cannot be spoken: {0}")]
+    Http3(String),
     /// What stands in a list of peers and is none.
     #[error("{0:?} is no address, no range such as 10.0.0.0/8, and not unix:")]
     Peer(String),
@@ -199,7 +205,7 @@ pub enum ConnectError {
         /// The proxy's URL, without user and password.
         proxy: String,
         /// What went wrong.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: BoxError,
     },
     /// An HTTP proxy answered CONNECT with another status than 2xx: 407 wants a user and a password, 403 does
     /// not allow the host or port, 502 and 504 did not reach it.
@@ -210,8 +216,10 @@ pub enum ConnectError {
         /// Status, headers, and up to 64 KiB of the body.
         response: Box<http::Response<Bytes>>,
     },
-    /// TLS failed: most often a certificate that is not trusted, expired, or for another name.
-    #[error("TLS with {host} failed: {source}")]
+    /// TLS failed: most often a certificate that is not trusted, expired, or for another name; or the server wants
+    /// one of the client and has got none, or not the right one. The message says what can be done where that is
+    /// known.
+    #[error("TLS with {host} failed: {source}{}", tls::advice(.source))]
     Tls {
         /// The host.
         host: String,
@@ -227,7 +235,7 @@ pub enum ConnectError {
     Handshake(#[from] ResponseError),
     /// The server did not speak HTTP, or hung up during the handshake.
     #[error("the opening handshake failed: {0}")]
-    Http(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Http(#[source] BoxError),
     /// The handshake timeout passed.
     #[error("the server did not complete the opening handshake in time")]
     Timeout,
@@ -237,21 +245,41 @@ pub enum ConnectError {
 }
 
 /// Why certificates or keys could not be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file could not be read or is not PEM.
+    /// The caller's fault: a file or text that could not be read, is not PEM, or has not in it what it should.
     #[error("{path}: {reason}")]
     File {
-        /// The file.
+        /// The file, or what the text was to be.
         path: String,
         /// What is wrong.
         reason: String,
     },
-    /// The certificate and the key do not go together, or one of them is not usable.
-    #[error("the certificate or key cannot be used: {0}")]
-    Certificate(#[from] rustls::Error),
+    /// The caller's fault: the certificate and the key do not go together, or one of them is not usable.
+    #[error("{certificate} and {key} cannot be used: {reason}")]
+    KeyPair {
+        /// The file of the certificate, or `certificate`.
+        certificate: String,
+        /// The file of the key, or `key`.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The system has no trusted root certificates; give a CA file.
     #[error("no trusted root certificates were found on this system; give a CA file")]
     NoRoots,
+    /// TLS itself could not be set up, as where the system has no random bytes.
+    #[error("TLS could not be set up: {reason}")]
+    Setup {
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl TlsError {
+    #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
+    pub(crate) fn setup(error: impl ToString) -> Self {
+        Self::Setup { reason: error.to_string() }
+    }
 }

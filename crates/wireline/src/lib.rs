@@ -81,9 +81,11 @@
 //!
 //! All of them are in [`Config`], or here: a request or response has at most 128 header lines in 64 KiB;
 //! a request target and each header line at most 8 KiB (414, 431); 64 KiB of a plain request's body are
-//! taken and of a refusal's body kept; a load balancer's PROXY header has at most 4 KiB;
+//! taken and of a refusal's body kept; a load balancer's PROXY header has at most 4 KiB; a client that is refused
+//! in TLS is listened to for 1 s or 256 KiB, so that it hears why; a [`ClientTls`] keeps sessions with 256 servers;
 //! 64 KiB or 1,024 messages are read ahead of a busy application. A [`browser::WebSocket`] keeps 64 MiB of
-//! unsent bytes.
+//! unsent bytes. Over HTTP/2 and HTTP/3 a server takes 128 streams a connection and 64 KiB ahead on each, a
+//! client opens 100 and takes 1 MiB.
 
 /// The README's code is compiled as a test.
 #[cfg(doctest)]
@@ -100,6 +102,9 @@ mod entropy;
 mod error;
 mod events;
 mod forwarded;
+mod http2;
+#[cfg(feature = "http3")]
+mod http3;
 #[cfg(feature = "json")]
 mod json;
 mod message;
@@ -129,7 +134,7 @@ pub use wireline_proto::{
 pub use self::json::JsonError;
 pub use self::{
     byte_stream::ByteStream,
-    client::{Backoff, Connect, Loss, Reconnect, ReconnectError, connect, reconnect_with},
+    client::{Backoff, Client, Connect, Loss, Reconnect, ReconnectError, connect, reconnect_with},
     close::{CloseCause, CloseEvent},
     cookie::{SameSite, SetCookie},
     error::{AcceptError, ConnectError, Error, RecvError, Result, SendError, SetupError, TlsError},
@@ -142,7 +147,7 @@ pub use self::{
     response::Body,
     server::{Drained, Listener, Server, ServerHandle, Service},
     socket::{ReadyState, SendMessage, Socket},
-    tls::{ClientTls, ServerTls},
+    tls::{ClientTls, PeerCertificates, ServerTls},
     upgrade::{Upgrade, UpgradeError, is_upgrade, upgrade},
     websocket::{RecvMessage, WebSocket},
 };

@@ -13,18 +13,17 @@ use bytes::Bytes;
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header,
 };
-use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use wireline_proto::{Config, handshake::UpgradeRequest};
 
 use crate::{
-    AcceptError, Result, SetCookie, WebSocket, cookie,
+    AcceptError, PeerCertificates, Result, SetCookie, WebSocket, cookie,
     driver::{Link, Opened, Seat},
     events::Events,
     registry::Registration,
     response::{shutting_down, status_response},
-    transport::Transport,
+    transport::Handover,
 };
 
 /// A request that passed the opening handshake's checks and the server's origin rule. Accept it or
@@ -80,7 +79,7 @@ pub(crate) struct Matched {
 /// How an answer gets back to HTTP, and the connection to its driver.
 struct Channel {
     answer: oneshot::Sender<Response<Bytes>>,
-    on_upgrade: OnUpgrade,
+    handover: Handover,
     seat: Arc<Seat>,
     config: Arc<Config>,
     events: Arc<Events>,
@@ -93,7 +92,7 @@ pub(crate) struct Unanswered {
     pub(crate) head: http::request::Parts,
     pub(crate) upgrade: UpgradeRequest,
     pub(crate) matched: Matched,
-    pub(crate) on_upgrade: OnUpgrade,
+    pub(crate) handover: Handover,
     /// Its place among a server's connections.
     pub(crate) registration: Option<Registration>,
     pub(crate) config: Arc<Config>,
@@ -105,15 +104,15 @@ pub(crate) struct Unanswered {
 impl Unanswered {
     /// Has the request answered; the answer. A server that begins to close does not wait for it.
     pub(crate) async fn put_to(self, on_request: impl FnOnce(Request, Arc<Seat>)) -> Response<Bytes> {
-        let Self { head, upgrade, matched, on_upgrade, registration, config, events, .. } = self;
+        let Self { head, upgrade, matched, handover, registration, config, events, .. } = self;
         let Self { remote_addr, client_ip, .. } = self;
         let (answer, mut answered) = oneshot::channel();
         let closing = registration.as_ref().map_or_else(CancellationToken::new, Registration::closing);
         let seat = Seat::new(registration);
         let mut unclaimed = Unclaimed(Some(Arc::clone(&seat)));
-        let upgraded = on_upgrade.clone();
+        let forgoing = handover.forgo();
         let channel =
-            Channel { answer, on_upgrade, seat: Arc::clone(&seat), config, events, remote_addr, client_ip };
+            Channel { answer, handover, seat: Arc::clone(&seat), config, events, remote_addr, client_ip };
         on_request(Request { inner: Box::new(Inner { head, upgrade, matched, channel }) }, seat);
         let answer = tokio::select! {
             biased;
@@ -122,9 +121,8 @@ impl Unanswered {
                 // Whoever answers from now on is told that the client is gone.
                 answered.close();
                 let Ok(answer) = answered.try_recv() else {
-                    // After any answer hyper keeps the transport for the request's owner, who may keep it for
-                    // long.
-                    tokio::spawn(async { drop(upgraded.await) });
+                    // The request's owner may keep it for long.
+                    forgoing.begin();
                     return shutting_down();
                 };
                 Ok(answer)
@@ -152,13 +150,13 @@ impl Drop for Unclaimed {
 }
 
 impl Request {
-    /// The version of HTTP that it came in: 1.1, or 2 with an extended CONNECT (RFC 8441).
+    /// The version of HTTP that it came in: 1.1, or 2 or 3 with an extended CONNECT (RFC 8441, RFC 9220).
     #[must_use]
     pub fn version(&self) -> Version {
         self.inner.head.version
     }
 
-    /// Path and query, as they were asked for; with scheme and authority over HTTP/2.
+    /// Path and query, as they were asked for; with scheme and authority over HTTP/2 and 3.
     #[must_use]
     pub fn uri(&self) -> &Uri {
         &self.inner.head.uri
@@ -239,6 +237,15 @@ impl Request {
     #[must_use]
     pub fn client_ip(&self) -> Option<IpAddr> {
         self.inner.channel.client_ip
+    }
+
+    /// The certificate chain that the client has proved itself with in TLS: each certificate in DER, the client's own
+    /// first. Empty if it has none, which can be only where the server
+    /// [asks for none](crate::ServerTls#client-certificates), or has it optional. What is in it is for a crate such
+    /// as `x509-parser` to say.
+    #[must_use]
+    pub fn peer_certificates(&self) -> &[Bytes] {
+        self.inner.head.extensions.get().map_or(&[], PeerCertificates::as_slice)
     }
 
     /// Agrees to the connection: await the builder for the [`WebSocket`].
@@ -370,8 +377,7 @@ impl Acceptance {
             .answer
             .send(response)
             .map_err(|_| AcceptError::ClientGone("the connection is closed".into()))?;
-        let upgraded = channel.on_upgrade.await.map_err(|error| AcceptError::ClientGone(error.into()))?;
-        let (transport, first_bytes) = Transport::take_back(upgraded);
+        let (transport, first_bytes) = channel.handover.take().await.map_err(AcceptError::ClientGone)?;
         let link = Link::new(Opened {
             negotiated,
             config: channel.config,

@@ -1,8 +1,12 @@
 //! The server: listens, speaks HTTP until a request asks for a WebSocket, and hands that to a handler.
 
 mod answer;
+mod http2;
+#[cfg(feature = "http3")]
+mod http3;
 mod http_connection;
 mod listener;
+mod multiplexed;
 mod proxy_protocol;
 mod router;
 mod service;
@@ -20,6 +24,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderValue;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
@@ -117,6 +122,10 @@ struct Options {
     handshake_timeout: Duration,
     tls: Option<ServerTls>,
     is_cleartext_http2: bool,
+    #[cfg(feature = "http3")]
+    is_http3: bool,
+    /// Where else the server is, as its responses say.
+    alt_svc: Option<HeaderValue>,
     proxy_protocol: Option<Arc<Peers>>,
     trusted_proxies: Option<Arc<TrustedProxies>>,
     router: Router,
@@ -154,6 +163,9 @@ impl Server {
                 handshake_timeout: Duration::from_secs(10),
                 tls: None,
                 is_cleartext_http2: false,
+                #[cfg(feature = "http3")]
+                is_http3: false,
+                alt_svc: None,
                 proxy_protocol: None,
                 trusted_proxies: None,
                 router: Router::default(),
@@ -338,6 +350,15 @@ impl Server {
         self
     }
 
+    /// Speaks HTTP/3 (RFC 9220) too: where it listens with [`tls`](Self::tls), it does so on the UDP port of the
+    /// same number, and its responses over TCP say so (`Alt-Svc`, RFC 7838). With the feature `http3`.
+    #[cfg(feature = "http3")]
+    #[must_use]
+    pub fn http3(mut self) -> Self {
+        self.options.is_http3 = true;
+        self
+    }
+
     /// Listens on `addr` and serves until [`shutdown`](ServerHandle::shutdown), or for ever.
     ///
     /// # Errors
@@ -371,13 +392,41 @@ impl Server {
     /// Outside a tokio runtime.
     pub fn bind(&self, addr: impl ToSocketAddrs) -> Result<Listener> {
         let server = self.checked()?;
-        let listener = std::net::TcpListener::bind(&*addr.to_socket_addrs()?.collect::<Vec<_>>())?;
-        listener.set_nonblocking(true)?;
-        if listener.local_addr()?.ip().is_loopback() {
-            unpace(&listener);
+        let addresses: Vec<_> = addr.to_socket_addrs()?.collect();
+        #[cfg(feature = "http3")]
+        if server.options.is_http3 {
+            return server.bind_with_http3(&addresses);
         }
-        let incoming = Incoming::Tcp(tokio::net::TcpListener::from_std(listener)?);
-        Ok(Listener { server, incoming })
+        Ok(Listener::new(server, bind_tcp(&addresses)?))
+    }
+
+    /// TCP and UDP on one port. Where the system chooses it, it does so for TCP, and may choose one that is not
+    /// free for UDP: another is tried then.
+    #[cfg(feature = "http3")]
+    fn bind_with_http3(mut self, addresses: &[std::net::SocketAddr]) -> Result<Listener> {
+        const ATTEMPTS: u32 = 8;
+        let tls = match (&self.options.tls, &self.options.proxy_protocol) {
+            (Some(tls), None) => tls.clone(),
+            (None, _) => return Err(SetupError::Http3("it needs a certificate".into()).into()),
+            (_, Some(_)) => return Err(SetupError::Http3("it has no PROXY protocol".into()).into()),
+        };
+        let mut attempt = 1;
+        loop {
+            let incoming = bind_tcp(addresses)?;
+            let http3 = match http3::Listener::bind(incoming.local_addr()?, &tls) {
+                Err(crate::Error::Io(error))
+                    if error.kind() == io::ErrorKind::AddrInUse
+                        && addresses.iter().all(|address| address.port() == 0)
+                        && attempt < ATTEMPTS =>
+                {
+                    attempt += 1;
+                    continue;
+                }
+                bound => bound?,
+            };
+            self.options.alt_svc = Some(http3.announcement()?);
+            return Ok(Listener { http3: Some(http3), ..Listener::new(self, incoming) });
+        }
     }
 
     /// Listens on a Unix socket at `path`, which must not exist.
@@ -391,7 +440,7 @@ impl Server {
     pub fn bind_unix(&self, path: impl AsRef<Path>) -> Result<Listener> {
         let server = self.checked()?;
         let incoming = Incoming::Unix(tokio::net::UnixListener::bind(path)?);
-        Ok(Listener { server, incoming })
+        Ok(Listener::new(server, incoming))
     }
 
     /// Serves one byte stream, of whatever kind, as it serves what it accepts: a tunnel, a pipe in memory, a
@@ -484,6 +533,16 @@ impl Server {
     }
 }
 
+/// Listens on the first of these addresses that works.
+fn bind_tcp(addresses: &[std::net::SocketAddr]) -> io::Result<Incoming> {
+    let listener = std::net::TcpListener::bind(addresses)?;
+    listener.set_nonblocking(true)?;
+    if listener.local_addr()?.ip().is_loopback() {
+        unpace(&listener);
+    }
+    Ok(Incoming::Tcp(tokio::net::TcpListener::from_std(listener)?))
+}
+
 fn in_a_task_of_its_own<F, H>(handler: F) -> OnRequest
 where
     F: Fn(Request) -> H + Send + Sync + 'static,
@@ -532,9 +591,20 @@ impl fmt::Debug for Server {
 pub struct Listener {
     server: Server,
     incoming: Incoming,
+    #[cfg(feature = "http3")]
+    http3: Option<http3::Listener>,
 }
 
 impl Listener {
+    fn new(server: Server, incoming: Incoming) -> Self {
+        Self {
+            server,
+            incoming,
+            #[cfg(feature = "http3")]
+            http3: None,
+        }
+    }
+
     /// Where it listens.
     ///
     /// # Errors
@@ -552,8 +622,15 @@ impl Listener {
     /// Serves until [`shutdown`](ServerHandle::shutdown), or for ever. Dropped, it stops accepting;
     /// connections go on.
     pub async fn serve(self) {
-        accept_loop(self.incoming, self.server.options, self.server.registry, self.server.phase.subscribe())
-            .await;
+        let Server { options, registry, phase } = self.server;
+        let options = Arc::new(options);
+        let tcp = accept_loop(self.incoming, Arc::clone(&options), Arc::clone(&registry), phase.subscribe());
+        #[cfg(feature = "http3")]
+        if let Some(http3) = self.http3 {
+            tokio::join!(tcp, http3.serve(options, registry, phase.subscribe()));
+            return;
+        }
+        tcp.await;
     }
 }
 

@@ -1,14 +1,22 @@
 //! TLS through rustls, with its provider chosen here, so that none has to be installed at run time.
 
-use std::{fmt, path::Path, sync::Arc};
+mod client;
+mod client_stream;
+mod failure;
+mod peer_certificates;
+mod pem;
+mod server;
 
-use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
-    crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+
+pub use self::{client::ClientTls, peer_certificates::PeerCertificates, server::ServerTls};
+pub(crate) use self::{
+    client::HttpVersions,
+    client_stream::{Alert, ClientStream},
+    failure::{advice, alert, explain_reset, is_about_certificates},
 };
-
-use crate::TlsError;
 
 /// The names of HTTP's versions in ALPN (RFC 9113 section 3.2, RFC 7301 section 6).
 pub(crate) const HTTP_2: &[u8] = b"h2";
@@ -18,175 +26,63 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// What a server proves its name with.
-///
-/// ```no_run
-/// # async fn example() -> wireline::Result<()> {
-/// let tls = wireline::ServerTls::from_pem_files("cert.pem", "key.pem")?;
-/// wireline::Server::new().tls(tls).listen("0.0.0.0:443").await
-/// # }
-/// ```
-#[derive(Clone)]
-pub struct ServerTls {
-    config: Arc<ServerConfig>,
+/// How the provider checks signatures.
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    rustls::crypto::ring::default_provider().signature_verification_algorithms
 }
 
-impl ServerTls {
-    /// A certificate chain, the server's own first, and its private key, from PEM files.
-    ///
-    /// # Errors
-    /// When a file cannot be read or is not PEM, or the key is not the certificate's.
-    pub fn from_pem_files(cert: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, TlsError> {
-        Self::new(read_certificates(cert.as_ref())?, read_key(key.as_ref())?)
-    }
-
-    /// As [`from_pem_files`](Self::from_pem_files), from PEM text.
-    ///
-    /// # Errors
-    /// As [`from_pem_files`](Self::from_pem_files).
-    pub fn from_pem(cert: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        let certs = parse_certificates("certificate", CertificateDer::pem_slice_iter(cert))?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| file_error("key", &error))?;
-        Self::new(certs, key)
-    }
-
-    fn new(certs: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, TlsError> {
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(certs, key)?;
-        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()];
-        Ok(Self { config: Arc::new(config) })
-    }
-
-    pub(crate) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
-        Arc::clone(&self.config).into()
-    }
+/// ALPN's list of these names, the favourite first (RFC 7301 section 3.1).
+fn protocol_names(names: &[&[u8]]) -> Vec<Vec<u8>> {
+    names.iter().map(|name| name.to_vec()).collect()
 }
 
-impl fmt::Debug for ServerTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerTls").finish_non_exhaustive()
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::{ClientConnection, ServerConnection, pki_types::ServerName};
+
+    use super::*;
+
+    /// A certificate that vouches for itself, and its key, in PEM.
+    fn self_signed() -> (String, String) {
+        let made =
+            generate_simple_self_signed(["localhost".to_owned()]).expect("the system has random bytes");
+        let CertifiedKey { cert, signing_key } = made;
+        (cert.pem(), signing_key.serialize_pem())
     }
-}
 
-/// Which versions of HTTP a client speaks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum HttpVersions {
-    #[default]
-    Http1,
-    Http2,
-    /// What the server chooses.
-    Auto,
-}
-
-/// Which certificates a client trusts. By default those that the system does.
-///
-/// ```no_run
-/// # async fn example() -> wireline::Result<()> {
-/// let tls = wireline::ClientTls::with_ca_file("our-ca.pem")?;
-/// let ws = wireline::connect("wss://internal.example/").tls(tls).await?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone)]
-pub struct ClientTls {
-    config: Arc<ClientConfig>,
-}
-
-impl ClientTls {
-    /// Trusts the system's roots.
-    ///
-    /// # Errors
-    /// When the system has none.
-    pub fn with_system_roots() -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        for error in &found.errors {
-            tracing::warn!(%error, "a system root certificate could not be read");
+    /// Shakes hands in memory; what protocol they agree on.
+    fn agree(
+        server: &Arc<rustls::ServerConfig>,
+        client: &Arc<rustls::ClientConfig>,
+    ) -> Result<Option<Vec<u8>>, rustls::Error> {
+        let name = ServerName::try_from("localhost").expect("it is a name");
+        let mut server = ServerConnection::new(Arc::clone(server))?;
+        let mut client = ClientConnection::new(Arc::clone(client), name)?;
+        while client.is_handshaking() || server.is_handshaking() {
+            let (mut sent, mut answer) = (Vec::new(), Vec::new());
+            client.write_tls(&mut sent).expect("there is room");
+            server.read_tls(&mut &*sent).expect("there is room");
+            server.process_new_packets()?;
+            server.write_tls(&mut answer).expect("there is room");
+            client.read_tls(&mut &*answer).expect("there is room");
+            client.process_new_packets()?;
         }
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            return Err(TlsError::NoRoots);
-        }
-        Self::new(roots)
+        Ok(server.alpn_protocol().map(<[u8]>::to_vec))
     }
 
-    /// Trusts the certificates in a PEM file, and no others.
-    ///
-    /// # Errors
-    /// When the file cannot be read, is not PEM, or has no certificate.
-    pub fn with_ca_file(path: impl AsRef<Path>) -> Result<Self, TlsError> {
-        Self::with_certificates(read_certificates(path.as_ref())?)
+    #[test]
+    fn a_configuration_for_another_protocol_has_its_alpn_and_sees_a_reload() {
+        let [(cert, key), (new_cert, new_key)] = [self_signed(), self_signed()];
+        let server = ServerTls::from_pem(cert.as_bytes(), key.as_bytes()).expect("they go together");
+        let config = server.config(&[b"h3"]);
+        let trusting = |cert: &str| ClientTls::with_ca_pem(cert.as_bytes()).expect("it is a certificate");
+        let (old, new) = (trusting(&cert).config(&[b"h3"]), trusting(&new_cert).config(&[b"h3"]));
+        assert_eq!(agree(&config, &old), Ok(Some(b"h3".to_vec())));
+        agree(&config, &new).expect_err("it is not there yet");
+        let replacement = ServerTls::from_pem(new_cert.as_bytes(), new_key.as_bytes());
+        server.replace_with(&replacement.expect("they go together")).expect("it was read before");
+        assert_eq!(agree(&config, &new), Ok(Some(b"h3".to_vec())));
+        agree(&config, &old).expect_err("it is gone");
     }
-
-    /// Trusts the certificates in PEM text, and no others.
-    ///
-    /// # Errors
-    /// As [`with_ca_file`](Self::with_ca_file).
-    pub fn with_ca_pem(pem: &[u8]) -> Result<Self, TlsError> {
-        Self::with_certificates(parse_certificates("certificate", CertificateDer::pem_slice_iter(pem))?)
-    }
-
-    fn with_certificates(certs: Vec<CertificateDer<'static>>) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        for cert in certs {
-            roots.add(cert)?;
-        }
-        Self::new(roots)
-    }
-
-    fn new(roots: RootCertStore) -> Result<Self, TlsError> {
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-        Ok(Self { config: Arc::new(config) })
-    }
-
-    /// For a connection that offers these versions of HTTP.
-    pub(crate) fn connector(&self, versions: HttpVersions) -> tokio_rustls::TlsConnector {
-        let names: &[&[u8]] = match versions {
-            HttpVersions::Http1 => return Arc::clone(&self.config).into(),
-            HttpVersions::Http2 => &[HTTP_2],
-            HttpVersions::Auto => &[HTTP_2, HTTP_1_1],
-        };
-        let mut config = ClientConfig::clone(&self.config);
-        config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
-        Arc::new(config).into()
-    }
-}
-
-impl fmt::Debug for ClientTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientTls").finish_non_exhaustive()
-    }
-}
-
-type PemError = rustls::pki_types::pem::Error;
-
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let name = path.display().to_string();
-    let found = CertificateDer::pem_file_iter(path).map_err(|error| file_error(&name, &error))?;
-    parse_certificates(&name, found)
-}
-
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| file_error(&path.display().to_string(), &error))
-}
-
-fn parse_certificates(
-    name: &str,
-    found: impl Iterator<Item = Result<CertificateDer<'static>, PemError>>,
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certs: Vec<_> = found.collect::<Result<_, _>>().map_err(|error| file_error(name, &error))?;
-    if certs.is_empty() {
-        return Err(TlsError::File { path: name.into(), reason: "no certificate in it".into() });
-    }
-    Ok(certs)
-}
-
-fn file_error(name: &str, error: &PemError) -> TlsError {
-    TlsError::File { path: name.into(), reason: error.to_string() }
 }

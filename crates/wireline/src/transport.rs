@@ -7,13 +7,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::upgrade::Upgraded;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::{rt::TokioIo, server::conn::auto};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
+
+use crate::error::BoxError;
 
 /// Between two sockets of one machine there is no congestion to control. BBR, the system's default in
 /// places, paces what it sends by a timer for every segment, which there is nothing but cost.
@@ -97,6 +99,43 @@ impl Transport {
             #[cfg(unix)]
             Self::Unix(stream) => poll_write_socket(stream, cx, bytes),
             Self::Boxed(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+}
+
+/// How a transport comes back from HTTP, after the answer that makes a WebSocket of it.
+pub(crate) enum Handover {
+    Hyper(OnUpgrade),
+    /// Of a stream among others.
+    Stream(tokio::sync::oneshot::Receiver<Transport>),
+}
+
+impl Handover {
+    /// The transport, and the bytes that came behind the head.
+    pub(crate) async fn take(self) -> Result<(Transport, Bytes), BoxError> {
+        match self {
+            Self::Hyper(on_upgrade) => Ok(Transport::take_back(on_upgrade.await?)),
+            Self::Stream(stream) => Ok((stream.await?, Bytes::new())),
+        }
+    }
+
+    /// Drops the transport when it comes, whoever keeps this: after any answer hyper holds it for whoever may
+    /// take it.
+    pub(crate) fn forgo(&self) -> Forgoing {
+        match self {
+            Self::Hyper(on_upgrade) => Forgoing(Some(on_upgrade.clone())),
+            Self::Stream(_) => Forgoing(None),
+        }
+    }
+}
+
+/// See [`Handover::forgo`].
+pub(crate) struct Forgoing(Option<OnUpgrade>);
+
+impl Forgoing {
+    pub(crate) fn begin(self) {
+        if let Some(on_upgrade) = self.0 {
+            tokio::spawn(async { drop(on_upgrade.await) });
         }
     }
 }

@@ -16,12 +16,13 @@ use wireline_proto::{
 };
 
 use crate::{
-    Body, Request, Result, ServerHandle,
+    Body, PeerCertificates, Request, Result, ServerHandle,
     origin::OriginRule,
     registry::Registry,
     request::{Matched, Unanswered, WEBSOCKET, extended_connect, settle_host},
     response::{shutting_down, text},
     server::start_handler,
+    transport::Handover,
 };
 
 /// Whether a request asks for a WebSocket, rightly or not: it is for [`upgrade`] then.
@@ -145,6 +146,9 @@ impl Upgrade {
             _ => UpgradeRequest::check(&request)?,
         };
         settle_host(&mut request);
+        if let Some(peer_certificates) = extensions.get::<PeerCertificates>() {
+            request.extensions_mut().insert(peer_certificates.clone());
+        }
         Ok(Self {
             head: request.into_parts().0,
             upgrade,
@@ -234,7 +238,7 @@ impl Upgrade {
             head,
             upgrade,
             matched: Matched::default(),
-            on_upgrade,
+            handover: Handover::Hyper(on_upgrade),
             registration,
             config,
             events: Arc::default(),

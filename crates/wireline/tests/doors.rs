@@ -22,8 +22,8 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 use wireline::{
-    Body, Config, ConnectError, Deflate, Error, Message, ReadyState, Request, Server, Upgrade, UpgradeError,
-    WebSocket, connect,
+    Body, Config, ConnectError, Deflate, Error, Message, PeerCertificates, ReadyState, Request, Server,
+    Upgrade, UpgradeError, WebSocket, connect,
 };
 
 async fn soon<F: Future>(future: F) -> F::Output {
@@ -78,6 +78,30 @@ fn bare_request() -> http::Request<()> {
         .header("Sec-WebSocket-Version", "13")
         .body(())
         .expect("it is valid")
+}
+
+#[tokio::test]
+async fn who_does_tls_there_can_say_which_certificate_the_client_has() {
+    async fn tell(req: Request) -> wireline::Result<()> {
+        let told = req.peer_certificates().concat();
+        req.accept().await?.send(told).await?;
+        Ok(())
+    }
+    let checked = PeerCertificates::new([bytes::Bytes::from_static(b"checked")]);
+    let service = Server::new().on_request(tell).into_service().expect("nothing is wrong with it");
+    let router = Router::new()
+        .route("/upgrade", any(|upgrade: Upgrade| upgrade.on_request(tell)))
+        .route_service("/service", service);
+    let known = serve(router.clone().layer(axum::Extension(checked))).await;
+    let unknown = serve(router).await;
+    for (address, expected) in [(known, &b"checked"[..]), (unknown, b"")] {
+        for path in ["upgrade", "service"] {
+            let connecting = connect(format!("ws://{address}/{path}"));
+            let mut ws = soon(connecting.into_future()).await.expect("it is let in");
+            let told = soon(ws.recv()).await.expect("no loss").expect("it tells");
+            assert_eq!(told.as_bytes(), expected, "{path}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@ use hyper::{client::conn::http2, ext::Protocol, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use wireline::{
-    Body, ClientTls, CloseCause, Config, ConnectError, Deflate, Message, Request, Server, ServerTls,
-    SetCookie, WebSocket, connect,
+    Body, Client, ClientTls, CloseCause, Config, ConnectError, Deflate, Message, Request, Server,
+    ServerHandle, ServerTls, SetCookie, WebSocket, connect,
     testing::{self, Network},
 };
 
@@ -453,4 +453,143 @@ async fn a_server_of_hypers_that_enables_it_has_the_same_door() {
     echoes(&mut ws).await;
     ws.close();
     assert_eq!(soon(ws.recv()).await.expect("it is clean"), None);
+}
+
+/// Opens a WebSocket over HTTP/2, on a connection that is there if there is one.
+async fn share(client: &Client, addr: std::net::SocketAddr) -> WebSocket {
+    open(client.connect(format!("ws://{addr}/")).http2()).await
+}
+
+/// How many connections the server has for its WebSockets.
+fn connections(handle: &ServerHandle) -> usize {
+    let from: std::collections::HashSet<_> =
+        handle.sockets().iter().map(|socket| socket.remote_addr()).collect();
+    from.len()
+}
+
+#[tokio::test]
+async fn websockets_of_one_client_share_a_connection_and_one_that_does_not_read_holds_up_none() {
+    let listener = echo().bind("127.0.0.1:0").expect("a port is free");
+    let (addr, handle) = (listener.local_addr().expect("it is bound"), listener.handle());
+    tokio::spawn(listener.serve());
+    let client = Client::new();
+    let mut all = futures_util::future::join_all((0..20).map(|_| share(&client, addr))).await;
+    assert_eq!((handle.connections(), connections(&handle)), (20, 1));
+    let mut reader = all.pop().expect("there are 20");
+    for ws in &all {
+        // What comes back is not read.
+        let _ = tokio::time::timeout(Duration::from_millis(50), async {
+            loop {
+                ws.send(vec![1; 100_000]).await.expect("it is open");
+            }
+        })
+        .await;
+    }
+    echoes(&mut reader).await;
+    drop(all);
+    echoes(&mut reader).await;
+    // Those of another client are not shared, and those with other settings neither.
+    let other = share(&Client::new(), addr).await;
+    let through = client.connect(format!("ws://{addr}/")).http2().no_proxy();
+    let direct = open(through).await;
+    soon(async {
+        while handle.connections() > 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!(connections(&handle), 3);
+    drop((reader, other, direct));
+}
+
+#[tokio::test]
+async fn more_websockets_than_a_connection_takes_get_another_one() {
+    let listener = echo().bind("127.0.0.1:0").expect("a port is free");
+    let (addr, handle) = (listener.local_addr().expect("it is bound"), listener.handle());
+    tokio::spawn(listener.serve());
+    let client = Client::new();
+    let all = futures_util::future::join_all((0..130).map(|_| share(&client, addr))).await;
+    assert_eq!((all.len(), connections(&handle)), (130, 2));
+    drop(all);
+    soon(async {
+        while handle.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // Their connections have ended with them.
+    let _again = share(&client, addr).await;
+    assert_eq!(connections(&handle), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_allows_few_streams_gets_more_connections() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let addr = listener.local_addr().expect("it is bound");
+    let accepted = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&accepted);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let service = echo().into_service().expect("nothing is wrong with it");
+            let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            http.enable_connect_protocol().max_concurrent_streams(3);
+            tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    let client = Client::new();
+    let mut all = futures_util::future::join_all((0..8).map(|_| share(&client, addr))).await;
+    for ws in &mut all {
+        echoes(ws).await;
+    }
+    assert_eq!(accepted.load(std::sync::atomic::Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_lost_is_not_used_again() {
+    let listener = echo().bind("127.0.0.1:0").expect("a port is free");
+    let (addr, handle) = (listener.local_addr().expect("it is bound"), listener.handle());
+    let serving = tokio::spawn(listener.serve());
+    let client = Client::new();
+    let mut ws = share(&client, addr).await;
+    let (_, end) = soon(async { tokio::join!(handle.shutdown(Duration::from_secs(5)), ws.recv()) }).await;
+    assert_eq!(end.expect("it is clean"), None);
+    soon(serving).await.expect("no panic");
+    let listener = echo().bind(addr).expect("it is free again");
+    tokio::spawn(listener.serve());
+    // The handle of the old one is still there.
+    echoes(&mut share(&client, addr).await).await;
+    drop(ws);
+}
+
+#[tokio::test]
+async fn a_close_frame_is_answered_though_the_stream_has_ended_behind_it() {
+    let mut sender = raw(&echo()).await;
+    let request = extended_connect(Some("websocket")).header("Sec-WebSocket-Version", "13");
+    let response = sender.send_request(request.body(Empty::new()).expect("it is valid"));
+    let response = soon(response).await.expect("it is answered");
+    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.expect("it is open"));
+    let close = wireline_testkit::Frame::close(4001, "done");
+    stream.write_all(&close.sent_by(wireline_proto::Role::Client)).await.expect("it is open");
+    stream.shutdown().await.expect("it is open");
+    let mut answer = Vec::new();
+    soon(stream.read_to_end(&mut answer)).await.expect("it ends well");
+    assert_eq!(answer, close.bytes());
+}
+
+#[tokio::test]
+async fn a_head_request_gets_the_head_alone() {
+    let server = Server::new()
+        .cleartext_http2()
+        .on_http(|_| async { Response::new(bytes::Bytes::from_static(b"a whole page")) });
+    let mut sender = raw(&server).await;
+    let request = HttpRequest::head("http://test.example/").body(Empty::new()).expect("it is valid");
+    let response = soon(sender.send_request(request)).await.expect("it is answered");
+    assert_eq!(
+        (response.status(), &response.headers()["content-length"]),
+        (StatusCode::OK, &"12".parse().expect("it is valid"))
+    );
+    assert!(response.headers().contains_key("date"));
+    let body = soon(response.into_body().collect()).await.expect("it ends well");
+    assert!(body.to_bytes().is_empty());
 }

@@ -1,4 +1,4 @@
-//! From a host to a TCP connection: its addresses are tried as RFC 8305 has it ("happy eyeballs"), so that one
+//! From a host to a connection: its addresses are tried as RFC 8305 has it ("happy eyeballs"), so that one
 //! that does not answer costs a quarter of a second and not a connect timeout.
 
 use std::{io, net::SocketAddr, time::Duration};
@@ -15,11 +15,15 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Connects to a host, by whichever of its addresses answers first.
 pub(super) async fn dial(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
-    let dns = |source| ConnectError::Dns { host: host.to_owned(), source };
-    let addresses = lookup_host((host, port)).await.map_err(dns)?;
-    race(interleave(addresses))
+    race(addresses(host, port).await?, attempt)
         .await
         .map_err(|source| ConnectError::Tcp { address: format!("{host}:{port}"), source })
+}
+
+/// A host's addresses, in the order in which to try them.
+pub(super) async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+    let found = lookup_host((host, port)).await;
+    found.map(interleave).map_err(|source| ConnectError::Dns { host: host.to_owned(), source })
 }
 
 /// The families take turns, that of the first address first: the system has sorted them (RFC 6724), and where
@@ -43,7 +47,11 @@ fn interleave(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
 
 /// The first connection that comes about; the others are given up. The error is that of the first address
 /// that failed.
-async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+pub(super) async fn race<C, A>(addresses: Vec<SocketAddr>, attempt: impl Fn(SocketAddr) -> A) -> io::Result<C>
+where
+    C: Send + 'static,
+    A: Future<Output = io::Result<C>> + Send + 'static,
+{
     let mut addresses = addresses.into_iter();
     let mut attempts = JoinSet::new();
     let mut failure = None;
@@ -125,7 +133,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let there = listener.local_addr().unwrap();
         let before = Instant::now();
-        let stream = race(vec![mute, there]).await.unwrap();
+        let stream = race(vec![mute, there], attempt).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), there);
         let elapsed = before.elapsed();
         assert!((ATTEMPT_DELAY..ATTEMPT_DELAY * 4).contains(&elapsed), "{elapsed:?}");
@@ -136,11 +144,11 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let there = listener.local_addr().unwrap();
         let before = Instant::now();
-        let stream = race(vec![closed().await, closed().await, there]).await.unwrap();
+        let stream = race(vec![closed().await, closed().await, there], attempt).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), there);
         assert!(before.elapsed() < ATTEMPT_DELAY);
-        let refused = race(vec![closed().await]).await.unwrap_err();
+        let refused = race(vec![closed().await], attempt).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        assert_eq!(race(Vec::new()).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(race(Vec::new(), attempt).await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -1,151 +1,156 @@
 //! The handshake over HTTP/2: an extended CONNECT (RFC 8441).
 
 use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
+    net::SocketAddr,
+    sync::{Arc, Weak},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
+use h2::{Ping, client::SendRequest, ext::Protocol};
 use http::{Request, Response};
-use http_body_util::Empty;
-use hyper::{body::Incoming, client::conn::http2, ext::Protocol};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::oneshot,
+
+use super::exchange::Rest;
+use crate::{
+    ConnectError,
+    http2::{MAX_HEAD, Receiver, SEND_BUFFER, Tunnel, is_unprocessed, lost, silence},
+    transport::Transport,
 };
 
-use crate::{ConnectError, transport::Transport};
+/// Bytes that the server may send on one stream ahead of its application (RFC 9113 section 5.2): what a fast
+/// server and a long way need.
+const STREAM_WINDOW: u32 = 1 << 20;
 
-/// Bytes that the server may send ahead of the application (RFC 9113 section 5.2): what a fast server and a
-/// long way need.
-const WINDOW: u32 = 2 << 20;
+/// Streams that WebSockets open on one connection: what RFC 9113 section 6.5.2 asks of servers to allow.
+const MAX_STREAMS: usize = 100;
 
-/// After so much silence, and so much again after the PING, the connection is given up.
-const KEEPALIVE: Duration = Duration::from_secs(20);
+/// The same for all streams of a connection, so that one whose application does not read does not hold up the
+/// others.
+#[expect(clippy::cast_possible_truncation, reason = "it is a small number")]
+const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
 
-/// Bytes of a response's head.
-const MAX_HEAD: u32 = 64 << 10;
-
-/// Sends an extended CONNECT and gives the response's head; `None` if the server does not take such.
-pub(super) async fn exchange(
-    transport: Transport,
-    mut request: Request<()>,
-) -> Result<Option<Response<Incoming>>, ConnectError> {
-    let failed = |error: hyper::Error| ConnectError::Http(error.into());
-    let (settled, io) = FirstFrame::watch(transport);
-    let mut http = http2::Builder::new(TokioExecutor::new());
-    http.timer(TokioTimer::new())
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .max_header_list_size(MAX_HEAD)
-        .keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE);
-    let (mut sender, mut connection) = http.handshake(TokioIo::new(io)).await.map_err(failed)?;
-    // The server's first frame is its SETTINGS (section 3.4), which say whether it knows extended CONNECT.
-    let hung_up = || ConnectError::Http("the server hung up on HTTP/2".into());
-    tokio::select! {
-        Ok(()) = settled => {}
-        ended = &mut connection => {
-            ended.map_err(failed)?;
-            return Err(hung_up());
-        }
-    }
-    if !connection.is_extended_connect_protocol_enabled() {
-        return Ok(None);
-    }
-    // Ends with its last stream.
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an HTTP/2 connection ended early");
-        }
-    });
-    request.extensions_mut().insert(Protocol::from_static("websocket"));
-    let response = sender.send_request(request.map(|()| Empty::<Bytes>::new())).await;
-    response.map(Some).map_err(failed)
+/// An HTTP/2 connection on which WebSockets can be opened. Its clones are the same; it ends with the last of them
+/// and of its streams.
+#[derive(Clone)]
+pub(super) struct Connection {
+    shared: Arc<Shared>,
 }
 
-/// A transport that tells when the peer's first HTTP/2 frame has been taken in.
-struct FirstFrame {
-    transport: Transport,
-    /// Its header, as far as it is read.
-    header: Vec<u8>,
-    /// What is left of its payload.
-    left: usize,
-    told: Option<oneshot::Sender<()>>,
+/// What keeps a connection open.
+struct Shared {
+    sender: SendRequest<Bytes>,
+    remote_addr: Option<SocketAddr>,
 }
 
-/// Bytes of a frame's header, of which the first three are the payload's length (RFC 9113 section 4.1).
-const HEADER: usize = 9;
+/// A connection that may have ended.
+pub(super) struct WeakConnection(Weak<Shared>);
 
-impl FirstFrame {
-    fn watch(transport: Transport) -> (oneshot::Receiver<()>, Self) {
-        let (told, tell) = oneshot::channel();
-        (tell, Self { transport, header: Vec::with_capacity(HEADER), left: 0, told: Some(told) })
-    }
-
-    fn is_read(&self) -> bool {
-        self.header.len() == HEADER && self.left == 0
-    }
-
-    /// Takes note of bytes that were read.
-    fn note(&mut self, bytes: &[u8]) {
-        let (header, payload) = bytes.split_at(bytes.len().min(HEADER - self.header.len()));
-        self.header.extend_from_slice(header);
-        if !header.is_empty() && self.header.len() == HEADER {
-            let [high, middle, low] = [0, 1, 2].map(|at| usize::from(self.header[at]));
-            self.left = high << 16 | middle << 8 | low;
+impl Connection {
+    /// Begins HTTP/2; `None` if the server opens no WebSockets over it.
+    pub(super) async fn begin(
+        transport: Transport,
+        remote_addr: Option<SocketAddr>,
+    ) -> Result<Option<Self>, ConnectError> {
+        let mut http = h2::client::Builder::new();
+        http.enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEAD)
+            .max_send_buffer_size(SEND_BUFFER);
+        let (sender, mut connection) = http.handshake(transport).await.map_err(failed)?;
+        let mut pings = connection.ping_pong();
+        // The server's SETTINGS, which say whether it knows extended CONNECT, are its first frame (section 3.4), and
+        // so come before the answer to a PING.
+        let settled = async {
+            match &mut pings {
+                Some(pings) => pings.ping(Ping::opaque()).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = &mut connection => {
+                ended.map_err(failed)?;
+                return Err(ConnectError::Http("the server hung up on HTTP/2".into()));
+            }
+            settled = settled => settled.map_err(failed)?,
         }
-        self.left = self.left.saturating_sub(payload.len());
-    }
-}
-
-impl AsyncRead for FirstFrame {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        // Who reads on has taken in what was read before.
-        if self.told.is_some()
-            && self.is_read()
-            && let Some(told) = self.told.take()
-        {
-            let _ = told.send(());
+        if !sender.is_extended_connect_protocol_enabled() {
+            return Ok(None);
         }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
-        if self.told.is_some() {
-            self.note(&buf.filled()[before..]);
+        // Ends with its last stream.
+        tokio::spawn(async move {
+            let ended = tokio::select! {
+                ended = connection => ended,
+                () = silence(pings) => return tracing::debug!("an HTTP/2 connection fell silent"),
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "an HTTP/2 connection ended early");
+            }
+        });
+        Ok(Some(Self { shared: Arc::new(Shared { sender, remote_addr }) }))
+    }
+
+    /// Sends an extended CONNECT and gives the response's head; `None` if the connection has ended before it took
+    /// the request.
+    pub(super) async fn exchange(
+        self,
+        mut request: Request<()>,
+    ) -> Result<Option<Response<Rest>>, ConnectError> {
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        let asked = async {
+            let mut sender = self.shared.sender.clone().ready().await?;
+            let (response, send) = sender.send_request(request, false)?;
+            Ok((response.await?, send))
+        };
+        match asked.await {
+            Ok((response, send)) => Ok(Some(response.map(|recv| {
+                let tunnel = Tunnel::new(send, Receiver::new(recv), self);
+                Rest::Http2(Box::new(tunnel))
+            }))),
+            Err(error) if is_unprocessed(&error) => Ok(None),
+            Err(error) => Err(failed(error)),
         }
-        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn remote_addr(&self) -> Option<SocketAddr> {
+        self.shared.remote_addr
+    }
+
+    pub(super) fn downgrade(&self) -> WeakConnection {
+        WeakConnection(Arc::downgrade(&self.shared))
     }
 }
 
-impl AsyncWrite for FirstFrame {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.transport.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_shutdown(cx)
+impl Shared {
+    /// Whether a request can be sent now; an error where that will never be again.
+    fn poll_ready(&self) -> Poll<Result<(), h2::Error>> {
+        self.sender.clone().poll_ready(&mut Context::from_waker(Waker::noop()))
     }
 }
+
+impl WeakConnection {
+    /// The connection, if it is there and has room for another stream. Only one caller at a time may ask and use it.
+    pub(super) fn with_room(&self) -> Option<Connection> {
+        let shared = self.0.upgrade()?;
+        let streams = Arc::strong_count(&shared) - 1;
+        let most = shared.sender.current_max_send_streams().min(MAX_STREAMS);
+        (streams < most && matches!(shared.poll_ready(), Poll::Ready(Ok(()))))
+            .then_some(Connection { shared })
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Weak::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.0.upgrade().is_none_or(|shared| matches!(shared.poll_ready(), Poll::Ready(Err(_))))
+    }
+}
+
+fn failed(error: h2::Error) -> ConnectError {
+    ConnectError::Http(if error.is_io() { lost(error).into() } else { error.into() })
+}
+
+/// What comes behind a response's head.
+pub(super) type Stream = Tunnel<Connection>;

@@ -18,11 +18,16 @@ use tokio::time::Instant;
 use tower_service::Service;
 use url::Host;
 
-use super::{dial::dial, exchange, keep_body, secure, target::Target};
+use super::{
+    dial::dial,
+    exchange::{exchange, keep_body},
+    refused_by_tls, secure,
+    target::Target,
+};
 use crate::{ClientTls, ConnectError, tls::HttpVersions, transport::Transport};
 
 /// Which proxy to go through.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) enum ProxyChoice {
     #[default]
     FromEnvironment,
@@ -111,8 +116,8 @@ impl Proxy {
             Kind::Http => self.connect(transport, target, deadline).await,
             Kind::Https => {
                 let secured = secure(transport, &self.host, tls, HttpVersions::Http1).await;
-                let (transport, _) = secured.map_err(|error| self.failed(error))?;
-                self.connect(transport, target, deadline).await
+                let secured = secured.map_err(|error| self.failed(error))?;
+                self.connect(secured.transport, target, deadline).await
             }
             Kind::Socks5 => self.greet(transport, target).await,
         }
@@ -135,7 +140,10 @@ impl Proxy {
         if let Some(credentials) = self.intercept.basic_auth() {
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, credentials.clone());
         }
-        let response = exchange(transport, request).await.map_err(|error| self.failed(error))?;
+        let response = exchange(transport, request)
+            .await
+            .map_err(|error| if self.kind == Kind::Https { refused_by_tls(error, &self.host) } else { error })
+            .map_err(|error| self.failed(error))?;
         if !response.status().is_success() {
             let response = Box::new(keep_body(response, deadline).await);
             return Err(ConnectError::ProxyRejected { proxy: self.name(), response });

@@ -15,7 +15,7 @@ use wireline_proto::CloseCode;
 use super::Connect;
 use crate::{
     CloseEvent, ConnectError, Result, Socket, WebSocket, driver::Link, entropy, server::LONGEST_TIMEOUT,
-    socket::Closing,
+    socket::Closing, tls::is_about_certificates,
 };
 
 /// After 1012 a client waits for 5 to 30 seconds, so that a server which restarts does not get everyone at
@@ -158,10 +158,7 @@ impl ConnectError {
             | Self::Certificates(_)
             | Self::Handshake(_) => true,
             Self::Rejected(response) | Self::ProxyRejected { response, .. } => !is_passing(response.status()),
-            Self::Tls { source, .. } => source
-                .get_ref()
-                .and_then(|inner| inner.downcast_ref())
-                .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_))),
+            Self::Tls { source, .. } => is_about_certificates(source),
             Self::Dns { .. } | Self::Tcp { .. } | Self::Proxy { .. } | Self::Http(_) | Self::Timeout => false,
         }
     }

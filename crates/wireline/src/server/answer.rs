@@ -9,10 +9,12 @@ use wireline_proto::handshake::{RequestError, UpgradeRequest};
 
 use super::{OnHttp, Options};
 use crate::{
+    error::BoxError,
     events::poll_catching,
     registry::Registry,
     request::{Unanswered, WEBSOCKET, extended_connect, settle_host},
     response::{shutting_down, status_response},
+    transport::Handover,
 };
 
 /// Bytes of a request's target, and of one header line with name and value.
@@ -26,11 +28,10 @@ pub(super) trait PlainBody: http_body::Body<Error: Into<BoxError>> {}
 
 impl<B: http_body::Body<Error: Into<BoxError>>> PlainBody for B {}
 
-pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 /// The answer to one request. For a WebSocket it is the handler's.
 pub(super) async fn answer<B: PlainBody>(
     mut request: http::Request<B>,
+    handover: Handover,
     options: &Options,
     registry: &Arc<Registry>,
     remote_addr: Option<SocketAddr>,
@@ -47,10 +48,10 @@ pub(super) async fn answer<B: PlainBody>(
             return status_response(StatusCode::NOT_IMPLEMENTED);
         }
         let checked = UpgradeRequest::check_extended_connect(&request);
-        upgrade(request, checked, options, registry, remote_addr).await
+        upgrade(request, checked, handover, options, registry, remote_addr).await
     } else if UpgradeRequest::is_upgrade(&request) {
         let checked = UpgradeRequest::check(&request);
-        upgrade(request, checked, options, registry, remote_addr).await
+        upgrade(request, checked, handover, options, registry, remote_addr).await
     } else {
         plain(request, options).await
     }
@@ -71,6 +72,7 @@ fn over_limit<B>(request: &http::Request<B>) -> Option<StatusCode> {
 async fn upgrade<B>(
     mut request: http::Request<B>,
     checked: Result<UpgradeRequest, RequestError>,
+    handover: Handover,
     options: &Options,
     registry: &Arc<Registry>,
     remote_addr: Option<SocketAddr>,
@@ -97,12 +99,11 @@ async fn upgrade<B>(
         Some(proxies) => proxies.client_ip(peer, request.headers()),
         None => peer,
     };
-    let on_upgrade = hyper::upgrade::on(&mut request);
     let unanswered = Unanswered {
         head: request.into_parts().0,
         upgrade: checked,
         matched,
-        on_upgrade,
+        handover,
         registration: Some(registration),
         config: Arc::clone(&options.config),
         events: Arc::clone(&options.events),

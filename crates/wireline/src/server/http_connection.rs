@@ -1,25 +1,16 @@
-//! HTTP until a request asks for a WebSocket: hyper's, 1.1 and 2, with this server's limits.
+//! HTTP on a transport: its version, then hyper's 1.1 until a request asks for a WebSocket, or 2.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::watch,
 };
 
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::watch;
-
-use super::{Options, Phase, Service, proxy_protocol};
-use crate::{registry::Registry, tls, transport::Transport};
+use super::{Options, Phase, Service, http2, proxy_protocol};
+use crate::{PeerCertificates, registry::Registry, tls, transport::Transport};
 
 /// Header lines.
 const MAX_HEADERS: usize = 128;
@@ -27,18 +18,10 @@ const MAX_HEADERS: usize = 128;
 /// Bytes of a whole head. Raised, it is memory that a client holds before it has said anything.
 const MAX_HEAD: u32 = 64 << 10;
 
-/// Streams of one HTTP/2 connection at a time: WebSockets and requests.
-const MAX_STREAMS: u32 = 128;
-
-/// Bytes that a client may send on one stream ahead of its application (RFC 9113 section 5.2).
-const STREAM_WINDOW: u32 = 64 << 10;
-
-/// The same for all of a connection's streams: enough for each of them, so that one whose application does
-/// not read does not hold up the others.
-const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
-
-/// After so much silence of an HTTP/2 connection, and so much again after the PING, it is given up.
-const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long, and for how many bytes, a client that was refused in the TLS handshake is listened to: a long round
+/// trip, and what it sends before it knows.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: u64 = 256 << 10;
 
 /// What HTTP is spoken on a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,68 +55,21 @@ async fn secure_and_serve(
     phase: watch::Receiver<Phase>,
 ) {
     let Ok(remote_addr) = introduce(&mut transport, remote_addr, &options).await else { return };
-    let Some((transport, version)) = secure(transport, &options).await else { return };
+    let Some(secured) = secure(transport, remote_addr, &options).await else { return };
+    let Secured { transport, version, peer_certificates } = secured;
     let timeout = options.handshake_timeout;
-    let (io, service) = (TokioIo::new(transport), Service::new(options, registry, remote_addr));
+    let service = Service::new(options, registry, remote_addr).peer_certificates(peer_certificates);
     let ended = match version {
         Version::Http1 => {
+            let io = TokioIo::new(transport);
             let connection = http1_builder(timeout).serve_connection(io, service).with_upgrades();
-            drive(connection, phase).await
+            drive(connection, phase).await.map_err(io::Error::other)
         }
         // Boxed, so that the others' tasks are no larger for it.
-        Version::Http2 => {
-            let (service, begun) = Begun::watch(service);
-            let connection = http2_builder().serve_connection(io, service);
-            Box::pin(async move {
-                tokio::select! {
-                    ended = drive(connection, phase) => ended,
-                    // hyper has a timeout for this in HTTP/1.1 only.
-                    () = begun.missed(timeout) => Ok(()),
-                }
-            })
-            .await
-        }
+        Version::Http2 => Box::pin(http2::serve(transport, service, phase, timeout)).await,
     };
     if let Err(error) = ended {
         tracing::debug!(%error, ?remote_addr, "an HTTP connection ended early");
-    }
-}
-
-/// A service that notes its first request.
-#[derive(Clone)]
-struct Begun {
-    service: Service,
-    has_begun: Arc<AtomicBool>,
-}
-
-/// Whether the first request has come.
-struct HasBegun(Arc<AtomicBool>);
-
-impl Begun {
-    fn watch(service: Service) -> (Self, HasBegun) {
-        let has_begun = Arc::<AtomicBool>::default();
-        (Self { service, has_begun: Arc::clone(&has_begun) }, HasBegun(has_begun))
-    }
-}
-
-impl HasBegun {
-    /// Is ready if no request has come after `timeout`, and never otherwise.
-    async fn missed(self, timeout: Duration) {
-        tokio::time::sleep(timeout).await;
-        if self.0.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-impl hyper::service::Service<http::Request<Incoming>> for Begun {
-    type Response = <Service as hyper::service::Service<http::Request<Incoming>>>::Response;
-    type Error = <Service as hyper::service::Service<http::Request<Incoming>>>::Error;
-    type Future = <Service as hyper::service::Service<http::Request<Incoming>>>::Future;
-
-    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        self.has_begun.store(true, Ordering::Relaxed);
-        hyper::service::Service::call(&self.service, request)
     }
 }
 
@@ -143,20 +79,6 @@ fn http1_builder(timeout: Duration) -> http1::Builder {
         .header_read_timeout(timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD as usize);
-    http
-}
-
-/// With WebSockets, by extended CONNECT (RFC 8441).
-fn http2_builder() -> http2::Builder<TokioExecutor> {
-    let mut http = http2::Builder::new(TokioExecutor::new());
-    http.timer(TokioTimer::new())
-        .enable_connect_protocol()
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEAD)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE);
     http
 }
 
@@ -184,30 +106,57 @@ async fn introduce(
     }
 }
 
+/// A transport that is as safe as this server wants it.
+struct Secured {
+    transport: Transport,
+    version: Version,
+    peer_certificates: Option<PeerCertificates>,
+}
+
 /// Does the TLS handshake, if this server has a certificate; by that the client chooses its version of HTTP.
-async fn secure(transport: Transport, options: &Options) -> Option<(Transport, Version)> {
+async fn secure(transport: Transport, remote_addr: Option<SocketAddr>, options: &Options) -> Option<Secured> {
     let Some(tls) = &options.tls else {
         let version = if options.is_cleartext_http2 { Version::Http2 } else { Version::Http1 };
-        return Some((transport, version));
+        return Some(Secured { transport, version, peer_certificates: None });
     };
-    let handshake = tls.acceptor().accept(transport);
+    let handshake = tls.acceptor().accept(transport).into_fallible();
     match tokio::time::timeout(options.handshake_timeout, handshake).await {
         Ok(Ok(stream)) => {
-            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2);
+            let session = stream.get_ref().1;
+            let is_http2 = session.alpn_protocol() == Some(tls::HTTP_2);
             let version = if is_http2 { Version::Http2 } else { Version::Http1 };
-            return Some((Transport::Boxed(Box::new(stream)), version));
+            let peer_certificates = session.peer_certificates().map(PeerCertificates::checked);
+            return Some(Secured {
+                transport: Transport::Boxed(Box::new(stream)),
+                version,
+                peer_certificates,
+            });
         }
-        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-        Err(_) => tracing::debug!("a TLS handshake took too long"),
+        Ok(Err((error, transport))) => {
+            if tls::is_about_certificates(&error) {
+                tracing::info!(%error, ?remote_addr, "refused a TLS connection for want of a certificate");
+            } else {
+                tracing::debug!(%error, ?remote_addr, "a TLS handshake failed");
+            }
+            linger(transport).await;
+        }
+        Err(_) => tracing::debug!(?remote_addr, "a TLS handshake took too long"),
     }
     None
 }
 
-/// Runs the HTTP connection; when the server stops, it ends after the request at hand.
-async fn drive<C>(connection: C, mut phase: watch::Receiver<Phase>) -> hyper::Result<()>
-where
-    C: Future<Output = hyper::Result<()>> + GracefulShutdown,
-{
+/// Lets the alert that is on its way arrive: a socket that is closed with something unread in it is reset, and what
+/// was sent may be lost (RFC 9112 section 9.6). A client of TLS 1.3 has sent its request by then.
+async fn linger(mut transport: Transport) {
+    let drained = async {
+        transport.shutdown().await?;
+        tokio::io::copy(&mut (&mut transport).take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(LINGER, drained).await;
+}
+
+/// Runs the connection; when the server stops, it ends after the request at hand.
+async fn drive(connection: Http1, mut phase: watch::Receiver<Phase>) -> hyper::Result<()> {
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         result = connection.as_mut() => return result,
@@ -216,21 +165,4 @@ where
     connection.await
 }
 
-/// What hyper's connections can do, for [`drive`] not to spell out their types.
-trait GracefulShutdown {
-    fn graceful_shutdown(self: Pin<&mut Self>);
-}
-
-macro_rules! impl_graceful_shutdown {
-    ($connection:ty) => {
-        impl GracefulShutdown for $connection {
-            fn graceful_shutdown(self: Pin<&mut Self>) {
-                Self::graceful_shutdown(self);
-            }
-        }
-    };
-}
-
-type Io = TokioIo<Transport>;
-impl_graceful_shutdown!(http1::UpgradeableConnection<Io, Service>);
-impl_graceful_shutdown!(http2::Connection<Io, Begun, TokioExecutor>);
+type Http1 = http1::UpgradeableConnection<TokioIo<Transport>, Service>;

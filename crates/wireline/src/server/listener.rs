@@ -44,11 +44,10 @@ impl Incoming {
 /// Accepts until told to stop. No error ends it.
 pub(super) async fn accept_loop(
     incoming: Incoming,
-    options: Options,
+    options: Arc<Options>,
     registry: Arc<Registry>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let options = Arc::new(options);
     loop {
         let accepted = tokio::select! {
             biased;

@@ -10,13 +10,16 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::Response;
+use bytes::Bytes;
+use http::{Response, header};
 
 use super::{
     Options,
-    answer::{BoxError, answer},
+    answer::{PlainBody, answer},
 };
-use crate::{Body, registry::Registry, upgrade::connect_info};
+use crate::{
+    Body, PeerCertificates, error::BoxError, registry::Registry, transport::Handover, upgrade::connect_info,
+};
 
 /// A [`Server`](crate::Server) for other people's HTTP servers: a service of tower's and of hyper's that
 /// answers every request, those for a WebSocket and others, as the server itself would. See
@@ -29,6 +32,7 @@ pub struct Service {
     options: Arc<Options>,
     registry: Arc<Registry>,
     remote_addr: Option<SocketAddr>,
+    peer_certificates: Option<PeerCertificates>,
 }
 
 impl Service {
@@ -37,7 +41,13 @@ impl Service {
         registry: Arc<Registry>,
         remote_addr: Option<SocketAddr>,
     ) -> Self {
-        Self { options, registry, remote_addr }
+        Self { options, registry, remote_addr, peer_certificates: None }
+    }
+
+    /// With the certificates that the client of its connection has proved itself with.
+    pub(super) fn peer_certificates(mut self, peer_certificates: Option<PeerCertificates>) -> Self {
+        self.peer_certificates = peer_certificates;
+        self
     }
 
     /// Says whom the requests are from: for a clone of it for each connection. With the feature `axum` it is
@@ -48,15 +58,33 @@ impl Service {
         self
     }
 
-    fn answer<B>(&self, request: http::Request<B>) -> Answering
+    fn answer<B>(&self, mut request: http::Request<B>) -> Answering
     where
         B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let Self { options, registry, remote_addr } = self.clone();
+        let service = self.clone();
         Box::pin(async move {
-            let remote_addr = remote_addr.or_else(|| connect_info(request.extensions()));
-            Ok(answer(request, &options, &registry, remote_addr).await.map(Body::from))
+            let handover = Handover::Hyper(hyper::upgrade::on(&mut request));
+            Ok(service.respond(request, handover).await.map(Body::from))
         })
+    }
+
+    /// The answer to one request.
+    pub(super) async fn respond<B: PlainBody>(
+        &self,
+        mut request: http::Request<B>,
+        handover: Handover,
+    ) -> Response<Bytes> {
+        let Self { options, registry, remote_addr, peer_certificates } = self;
+        if let Some(peer_certificates) = peer_certificates {
+            request.extensions_mut().insert(peer_certificates.clone());
+        }
+        let remote_addr = remote_addr.or_else(|| connect_info(request.extensions()));
+        let mut response = answer(request, handover, options, registry, remote_addr).await;
+        if let Some(elsewhere) = &options.alt_svc {
+            response.headers_mut().entry(header::ALT_SVC).or_insert(elsewhere.clone());
+        }
+        response
     }
 }
 
