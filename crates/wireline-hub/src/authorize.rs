@@ -26,6 +26,7 @@ pub struct Connect {
 /// use std::time::Duration;
 /// use wireline_hub::{Identity, Member};
 ///
+/// #[derive(Clone)]
 /// struct Rooms(Vec<String>);
 ///
 /// let ann = Identity::from(Member::new("ann"))
