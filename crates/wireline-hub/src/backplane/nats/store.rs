@@ -1,0 +1,132 @@
+//! A stream of the broker's, as one that is read.
+
+use std::{sync::Arc, time::SystemTime};
+
+use async_nats::{
+    HeaderMap, StatusCode,
+    jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind},
+};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::{envelope, link::Link};
+use crate::{BackplaneError, History, Position};
+
+/// A message that a stream keeps.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) subject: String,
+    pub(super) sequence: u64,
+    /// When the broker took it, by its clock.
+    pub(super) time: SystemTime,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Bytes,
+}
+
+impl Stored {
+    /// The mark is zero if it is no publication of a hub's.
+    pub(super) fn position(&self) -> Position {
+        let mark = envelope::envelope(&self.headers).map_or(0, |envelope| envelope.mark);
+        Position::new(self.sequence, mark)
+    }
+
+    /// What its publisher wanted to be kept.
+    pub(super) fn history(&self) -> History {
+        envelope::envelope(&self.headers).map_or(History::NONE, |envelope| envelope.history)
+    }
+}
+
+impl From<StreamMessage> for Stored {
+    fn from(message: StreamMessage) -> Self {
+        Self {
+            subject: message.subject.to_string(),
+            sequence: message.sequence,
+            time: message.time.into(),
+            headers: message.headers,
+            payload: message.payload,
+        }
+    }
+}
+
+/// A stream. What is asked of it is answered by any of its replicas, which may lag behind the leader by a moment.
+#[derive(Debug)]
+pub(super) struct Store {
+    name: String,
+    direct_get: String,
+    link: Arc<Link>,
+}
+
+impl Store {
+    pub(super) fn new(name: String, link: Arc<Link>) -> Self {
+        let direct_get = format!("$JS.API.DIRECT.GET.{name}");
+        Self { name, direct_get, link }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The newest message of a subject.
+    pub(super) async fn last(&self, subject: &str) -> Result<Option<Stored>, BackplaneError> {
+        self.ask(&json!({ "last_by_subj": subject })).await
+    }
+
+    /// The first message of a subject from a sequence on.
+    pub(super) async fn next(&self, subject: &str, from: u64) -> Result<Option<Stored>, BackplaneError> {
+        self.ask(&json!({ "seq": from.max(1), "next_by_subj": subject })).await
+    }
+
+    /// The message of a sequence.
+    pub(super) async fn at(&self, sequence: u64) -> Result<Option<Stored>, BackplaneError> {
+        self.ask(&json!({ "seq": sequence })).await
+    }
+
+    /// The message of a sequence, by the leader's word: what it has acknowledged, it has.
+    pub(super) async fn at_leader(&self, sequence: u64) -> Result<Option<Stored>, BackplaneError> {
+        let context = jetstream::new(self.link.client.clone());
+        let stream = context.get_stream_no_info(&self.name).await;
+        let stream = stream.map_err(|error| BackplaneError::Unavailable(error.to_string()))?;
+        match stream.get_raw_message(sequence).await {
+            Ok(message) => Ok(Some(message.into())),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(BackplaneError::Unknown(error.to_string())),
+        }
+    }
+
+    /// A subject's messages of these sequences, the first and the last one included: at most `max`, in order.
+    pub(super) async fn run(
+        &self,
+        subject: &str,
+        first: u64,
+        last: u64,
+        max: usize,
+    ) -> Result<Vec<Stored>, BackplaneError> {
+        let mut run = Vec::new();
+        let mut from = first;
+        while run.len() < max && from <= last {
+            match self.next(subject, from).await? {
+                Some(stored) if stored.sequence <= last => {
+                    from = stored.sequence + 1;
+                    run.push(stored);
+                }
+                _ => break,
+            }
+        }
+        Ok(run)
+    }
+
+    async fn ask(&self, question: &Value) -> Result<Option<Stored>, BackplaneError> {
+        let answer = self.link.request(&self.direct_get, None, question.to_string().into()).await?;
+        match answer.status {
+            None | Some(StatusCode::OK) => {}
+            Some(StatusCode::NOT_FOUND) => return Ok(None),
+            Some(status) => {
+                return Err(BackplaneError::Unavailable(format!("{} answers {status}", self.name)));
+            }
+        }
+        let message = StreamMessage::try_from(answer);
+        message
+            .map(|message| Some(message.into()))
+            .map_err(|error| BackplaneError::Unknown(error.to_string()))
+    }
+}
