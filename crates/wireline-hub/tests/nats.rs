@@ -5,10 +5,24 @@ mod broker;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use wireline_hub::{Backplane, Events, Nats, backplane_conformance, testing::Engine};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+use wireline::{Request, Server, WebSocket, testing::Network};
+use wireline_hub::{
+    Backplane, BackplaneError, Content, Event, Events, History, Hub, Nats, Outgoing, PublicationId, Topic,
+    TopicRules, backplane_conformance,
+    testing::{
+        Engine,
+        workload::{Clients, Outcome, Workload, run},
+    },
+};
 
 use self::broker::{NatsServer, nats_server};
 
@@ -65,3 +79,285 @@ impl Engine for Broker {
 }
 
 backplane_conformance!(in_real_time: async { Broker::new() });
+
+fn workload(seconds: usize) -> Workload {
+    const PAUSE_MS: usize = 20;
+    Workload {
+        topics: 3,
+        publishers: 3,
+        messages: seconds * 1000 / PAUSE_MS,
+        pause: Duration::from_millis(PAUSE_MS as u64),
+        subscribers: 4,
+        patience: Duration::from_secs(30),
+    }
+}
+
+/// All that is published is kept: nobody needs a reset but for what the broker loses.
+fn keeping_everything() -> History {
+    History::messages(MESSAGES).age(Duration::from_secs(3600))
+}
+
+fn hub(nats: Nats, history: History) -> Hub {
+    Hub::builder()
+        .backplane(move |events| nats.node(events))
+        .topics(move |_| TopicRules { history, presence: false })
+        .shards(2)
+        .start()
+}
+
+/// Two nodes at these addresses of a broker, while something happens to it.
+async fn with_two_nodes<T, F>(urls: [String; 2], workload: Workload, trouble: T) -> Outcome
+where
+    T: FnOnce(Arc<Clients>) -> F,
+    F: Future<Output = ()>,
+{
+    let mut hubs = Vec::new();
+    for url in urls {
+        hubs.push(hub(connect(&url).await, keeping_everything()));
+    }
+    run(hubs, &workload, trouble).await
+}
+
+/// Everybody heard all that came after he did, and nobody was told that something may be missing.
+fn assert_whole(outcome: &Outcome, least: usize) {
+    let summary = outcome.check();
+    println!("{summary:?}, {} not acknowledged", outcome.unacknowledged);
+    assert_eq!(summary.resets, 0, "all that was acknowledged is kept");
+    assert!(summary.published >= least, "{summary:?}");
+}
+
+async fn wait(milliseconds: u64) {
+    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name).expect("it is a name")
+}
+
+fn outgoing(text: &str) -> Outgoing {
+    Outgoing { id: PublicationId::random(), content: Content::Message(text.into()), except: None }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_killed_again_and_again_and_comes_back_loses_and_doubles_nothing() {
+    let server = Arc::new(nats_server());
+    let outcome = with_two_nodes([server.url(), server.url()], workload(12), |_| async move {
+        for outage in [0, 200, 1000, 50, 2000, 400] {
+            wait(1000).await;
+            server.kill();
+            wait(outage).await;
+            server.start();
+        }
+        wait(1000).await;
+    })
+    .await;
+    assert!(outcome.unacknowledged > 0, "it was away");
+    assert_whole(&outcome, 1000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_stops_in_its_tracks_and_goes_on_loses_and_doubles_nothing() {
+    let server = Arc::new(nats_server());
+    let outcome = with_two_nodes([server.url(), server.url()], workload(16), |_| async move {
+        // Shorter than an answer may take, and longer than a connection may be silent.
+        for outage in [1000, 12_000] {
+            wait(1000).await;
+            server.signal("STOP");
+            wait(outage).await;
+            server.signal("CONT");
+        }
+        wait(1000).await;
+    })
+    .await;
+    assert_whole(&outcome, 1000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_eats_one_nodes_packets_loses_and_doubles_nothing() {
+    let server = nats_server();
+    let proxy = Proxy::start(server.port()).await;
+    let eats = proxy.eats.clone();
+    let outcome = with_two_nodes([proxy.url(), server.url()], workload(18), |_| async move {
+        for outage in [1000, 13_000] {
+            wait(1000).await;
+            eats.send_replace(true);
+            wait(outage).await;
+            eats.send_replace(false);
+        }
+        wait(1000).await;
+    })
+    .await;
+    assert_whole(&outcome, 1000);
+}
+
+/// A way to the broker that can fall silent without an end.
+struct Proxy {
+    port: u16,
+    eats: watch::Sender<bool>,
+}
+
+impl Proxy {
+    async fn start(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let eats = watch::Sender::new(false);
+        let silence = eats.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
+                let ((from_client, to_client), (from_server, to_server)) =
+                    (client.into_split(), server.into_split());
+                tokio::spawn(pump(from_client, to_server, silence.subscribe()));
+                tokio::spawn(pump(from_server, to_client, silence.subscribe()));
+            }
+        });
+        Self { port, eats }
+    }
+
+    fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+}
+
+/// Carries bytes, and while `eats` holds nothing at all, not even the end.
+async fn pump(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    mut eats: watch::Receiver<bool>,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = from.read(&mut buffer).await.unwrap_or(0);
+        if eats.wait_for(|eats| !eats).await.is_err()
+            || read == 0
+            || to.write_all(&buffer[..read]).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// A client of `hub.v1` that has subscribed, and what it was answered.
+async fn subscribe(hub: &Hub, topic: &str, since: Option<&str>) -> (WebSocket, Value) {
+    let hub = hub.clone();
+    let server = Server::new().on_request(move |request: Request| hub.clone().serve(request));
+    let mut ws =
+        Network::new().connect(&server, "ws://hub.example/").protocols(["hub.v1"]).await.expect("it accepts");
+    ws.send(r#"{"op":"auth","id":1}"#).await.expect("it is connected");
+    let subscribe = json!({"op": "sub", "id": 2, "t": topic, "since": since});
+    ws.send(subscribe.to_string()).await.expect("it is connected");
+    loop {
+        let (header, _) = hear(&mut ws).await;
+        if header["re"] == 2 {
+            return (ws, header);
+        }
+    }
+}
+
+async fn hear(ws: &mut WebSocket) -> (Value, String) {
+    loop {
+        let heard = tokio::time::timeout(NOTICE, ws.recv()).await.expect("it is told in time");
+        let heard = heard.expect("it is connected").expect("it is connected").to_string();
+        let (header, payload) = heard.split_once('\n').unwrap_or((&heard, ""));
+        let Ok(header) = serde_json::from_str::<Value>(header) else { continue };
+        if header["t"] != "$all" {
+            return (header, payload.to_owned());
+        }
+    }
+}
+
+/// Publishes as soon as the broker takes it.
+async fn publish(hub: &Hub, topic: &str, text: &str) {
+    let publishing = async {
+        while hub.publish(topic, text).await.is_err() {
+            wait(50).await;
+        }
+    };
+    tokio::time::timeout(NOTICE, publishing).await.expect("the broker is there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_comes_up_empty_is_told_as_a_reset_and_nobody_is_recovered() {
+    let server = nats_server();
+    for history in [keeping_everything(), History::NONE] {
+        let (one, other) =
+            (hub(connect(&server.url()).await, history), hub(connect(&server.url()).await, history));
+        let (_early, before_all) = subscribe(&one, "tea", None).await;
+        let (mut live, _) = subscribe(&one, "tea", None).await;
+        let mut positions = vec![before_all["pos"].as_str().expect("it has a position").to_owned()];
+        for text in ["1", "2", "3"] {
+            publish(&other, "tea", text).await;
+            let (header, payload) = hear(&mut live).await;
+            assert_eq!(payload, text, "{header}");
+            positions.push(header["p"].as_str().expect("it has a position").to_owned());
+        }
+        server.kill();
+        server.forget();
+        server.start();
+        for text in ["4", "5", "6", "7"] {
+            publish(&other, "tea", text).await;
+        }
+        let (header, _) = hear(&mut live).await;
+        assert_eq!(header["ev"], "reset", "{header}");
+        for position in positions {
+            for hub in [&one, &other] {
+                let (_ws, answer) = subscribe(hub, "tea", Some(&position)).await;
+                assert_eq!(answer["recovered"], false, "{position} is from before: {answer}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_is_told_of_and_publishing_fails_at_once_until_it_is_back() {
+    let broker = Broker::new();
+    let (events, mut told) = Events::channel(100);
+    let node = broker.node(events).await;
+    let topic = topic("tea");
+    broker.server.kill();
+    assert_eq!(told.recv().await, Some(Event::Down));
+    let began = Instant::now();
+    for _ in 0..100 {
+        let published = node.publish(&topic, outgoing("lost"), History::default()).await;
+        assert!(matches!(published, Err(BackplaneError::Unavailable(_))), "{published:?}");
+        assert!(matches!(node.read(&topic, None, 1).await, Err(BackplaneError::Unavailable(_))));
+        assert!(matches!(node.subscribe(&topic).await, Err(BackplaneError::Unavailable(_))));
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "300 failures took {:?}", began.elapsed());
+    broker.server.start();
+    assert_eq!(told.recv().await, Some(Event::Up));
+    node.publish(&topic, outgoing("kept"), History::default()).await.expect("it is back");
+    let page = node.read(&topic, None, 10).await.expect("it is back");
+    assert_eq!(page.items.len(), 1, "what failed did not happen");
+}
+
+#[tokio::test]
+async fn what_was_not_answered_in_time_is_published_once_when_it_is_tried_again() {
+    let broker = Broker::new();
+    let node = broker.node(Events::channel(100).0).await;
+    let (topic, once) = (topic("tea"), outgoing("once"));
+    broker.server.signal("STOP");
+    let published = node.publish(&topic, once.clone(), History::default()).await;
+    assert!(matches!(published, Err(BackplaneError::Unknown(_))), "{published:?}");
+    broker.server.signal("CONT");
+    let first = node.publish(&topic, once.clone(), History::default()).await.expect("it goes on");
+    node.publish(&topic, outgoing("next"), History::default()).await.expect("it goes on");
+    assert_eq!(node.publish(&topic, once, History::default()).await, Ok(first));
+    let page = node.read(&topic, None, 10).await.expect("it goes on");
+    assert_eq!(page.items.len(), 2);
+    assert_eq!(page.items[0].position, first);
+}
+
+#[tokio::test]
+async fn a_publication_that_is_too_large_is_refused_with_the_limit() {
+    let broker = Broker::new();
+    let node = broker.node(Events::channel(100).0).await;
+    let topic = topic("tea");
+    let refused = node.publish(&topic, outgoing(&"x".repeat(2 << 20)), History::default()).await;
+    let Err(BackplaneError::TooLarge { len, limit }) = refused else { panic!("{refused:?}") };
+    assert_eq!(len, 2 << 20);
+    let published = node.publish(&topic, outgoing(&"x".repeat(limit)), History::default()).await;
+    assert!(published.is_ok(), "{limit} bytes: {published:?}");
+    let refused = node.publish(&topic, outgoing(&"x".repeat(limit + 1)), History::default()).await;
+    assert_eq!(refused, Err(BackplaneError::TooLarge { len: limit + 1, limit }));
+}

@@ -35,7 +35,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const ECHO: Duration = Duration::from_secs(5);
 
 /// Between attempts to connect: doubled each time, from the first to the last.
-const RECONNECT_DELAY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+const RECONNECT_DELAY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// How long one attempt to connect may take: a broker that is stopped takes connections and says nothing.
 const CONNECT: Duration = Duration::from_secs(2);

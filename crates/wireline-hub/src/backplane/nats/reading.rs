@@ -43,7 +43,7 @@ pub(super) async fn read(
     }
     let reading = Reading { engine, store: &engine.kept, topic, subject, top, history };
     let behind = match after {
-        Some(after) if after.offset == 0 && !is_passed_over => reading.from_origin(after, max).await?,
+        Some(after) if after.offset == 0 && !is_passed_over => reading.since_origin(after, max).await?,
         Some(after) if after.offset < top.offset => reading.behind(after, max).await?,
         _ => None,
     };
@@ -92,7 +92,7 @@ impl Reading<'_> {
     }
 
     /// All of a topic of which nothing has been forgotten since it was empty.
-    async fn from_origin(
+    async fn since_origin(
         &self,
         after: Position,
         max: usize,
