@@ -152,7 +152,7 @@ async fn a_broker_that_is_killed_again_and_again_and_comes_back_loses_and_double
     })
     .await;
     assert!(outcome.unacknowledged > 0, "it was away");
-    assert_whole(&outcome, 1000);
+    assert_whole(&outcome, 500);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,7 +169,8 @@ async fn a_broker_that_stops_in_its_tracks_and_goes_on_loses_and_doubles_nothing
         wait(1000).await;
     })
     .await;
-    assert_whole(&outcome, 1000);
+    assert!(outcome.unacknowledged > 0, "it did not answer");
+    assert_whole(&outcome, 500);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,14 +280,14 @@ async fn publish(hub: &Hub, topic: &str, text: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_comes_up_empty_is_told_as_a_reset_and_nobody_is_recovered() {
     let server = nats_server();
-    for history in [keeping_everything(), History::NONE] {
+    for (name, history) in [("tea", keeping_everything()), ("news", History::NONE)] {
         let (one, other) =
             (hub(connect(&server.url()).await, history), hub(connect(&server.url()).await, history));
-        let (_early, before_all) = subscribe(&one, "tea", None).await;
-        let (mut live, _) = subscribe(&one, "tea", None).await;
+        let (_early, before_all) = subscribe(&one, name, None).await;
+        let (mut live, _) = subscribe(&one, name, None).await;
         let mut positions = vec![before_all["pos"].as_str().expect("it has a position").to_owned()];
         for text in ["1", "2", "3"] {
-            publish(&other, "tea", text).await;
+            publish(&other, name, text).await;
             let (header, payload) = hear(&mut live).await;
             assert_eq!(payload, text, "{header}");
             positions.push(header["p"].as_str().expect("it has a position").to_owned());
@@ -295,13 +296,13 @@ async fn a_broker_that_comes_up_empty_is_told_as_a_reset_and_nobody_is_recovered
         server.forget();
         server.start();
         for text in ["4", "5", "6", "7"] {
-            publish(&other, "tea", text).await;
+            publish(&other, name, text).await;
         }
         let (header, _) = hear(&mut live).await;
         assert_eq!(header["ev"], "reset", "{header}");
         for position in positions {
             for hub in [&one, &other] {
-                let (_ws, answer) = subscribe(hub, "tea", Some(&position)).await;
+                let (_ws, answer) = subscribe(hub, name, Some(&position)).await;
                 assert_eq!(answer["recovered"], false, "{position} is from before: {answer}");
             }
         }
@@ -337,6 +338,7 @@ async fn what_was_not_answered_in_time_is_published_once_when_it_is_tried_again(
     let node = broker.node(Events::channel(100).0).await;
     let (topic, once) = (topic("tea"), outgoing("once"));
     broker.server.signal("STOP");
+    wait(200).await;
     let published = node.publish(&topic, once.clone(), History::default()).await;
     assert!(matches!(published, Err(BackplaneError::Unknown(_))), "{published:?}");
     broker.server.signal("CONT");

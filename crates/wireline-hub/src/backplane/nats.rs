@@ -1,6 +1,7 @@
 //! The backplane over NATS with JetStream.
 
 mod envelope;
+mod hearing;
 mod link;
 mod names;
 mod origin;
@@ -30,13 +31,14 @@ use futures_core::Stream;
 use tokio::task::JoinHandle;
 
 use self::{
+    hearing::Hearing,
     link::{Change, Link},
     names::{Names, message_id},
     rows::Lease,
     store::Store,
 };
 use super::{Backplane, BackplaneError, BackplaneFuture, Event, Events, NodeId, NodeRow, Page, PresenceRow};
-use crate::{History, Outgoing, Position, Predecessor, Publication, Topic, entropy};
+use crate::{History, Outgoing, Position, Topic, entropy};
 
 /// Room for what stands before a payload in a message. A publication's largest payload is by so much smaller than the
 /// broker's.
@@ -174,16 +176,6 @@ struct Tasks(Vec<JoinHandle<()>>);
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.0.iter().for_each(JoinHandle::abort);
-    }
-}
-
-/// A topic that is heard.
-#[derive(Debug)]
-struct Hearing(JoinHandle<()>);
-
-impl Drop for Hearing {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -449,23 +441,6 @@ async fn next_message(subscriber: &mut Subscriber) -> Option<Message> {
     std::future::poll_fn(|context| Pin::new(&mut *subscriber).poll_next(context)).await
 }
 
-/// Hands on what is heard of a topic.
-async fn hand_on(topic: Topic, mut subscriber: Subscriber, events: Events) {
-    while let Some(message) = next_message(&mut subscriber).await {
-        match delivered(&topic, message) {
-            Some(publication) => events.tell(Event::Published(publication)),
-            None => tracing::warn!(%topic, "what came is no publication of a hub's"),
-        }
-    }
-}
-
-fn delivered(topic: &Topic, message: Message) -> Option<Publication> {
-    let headers = message.headers?;
-    let number = |name: &str| headers.get(name)?.as_str().parse().ok();
-    let (sequence, before) = (number("Nats-Sequence")?, number("Nats-Last-Sequence")?);
-    envelope::open(topic, sequence, Predecessor { offset: before, mark: None }, &headers, message.payload)
-}
-
 impl NatsNode {
     fn hearing(&self) -> MutexGuard<'_, HashMap<Topic, Hearing>> {
         self.hearing.lock().unwrap_or_else(PoisonError::into_inner)
@@ -477,8 +452,8 @@ impl NatsNode {
         if !self.hearing().contains_key(topic) {
             let subscribed = deliveries.client.subscribe(self.engine.names.heard(topic)).await;
             let subscriber = subscribed.map_err(|error| BackplaneError::Unavailable(error.to_string()))?;
-            let task = tokio::spawn(hand_on(topic.clone(), subscriber, self.events.clone()));
-            self.hearing().insert(topic.clone(), Hearing(task));
+            let hearing = Hearing::new(topic.clone(), subscriber, self.events.clone());
+            self.hearing().insert(topic.clone(), hearing);
         }
         // On the same connection: when this comes back, the broker has the subscription.
         deliveries.settle().await
@@ -486,10 +461,8 @@ impl NatsNode {
 
     async fn unhear(&self, topic: &Topic) {
         let hearing = self.hearing().remove(topic);
-        if let Some(mut hearing) = hearing {
-            hearing.0.abort();
-            // What it was handing on it has handed on.
-            let _ = (&mut hearing.0).await;
+        if let Some(hearing) = hearing {
+            hearing.end().await;
         }
     }
 }

@@ -40,6 +40,9 @@ const RECONNECT_DELAY: (Duration, Duration) = (Duration::from_millis(50), Durati
 /// How long one attempt to connect may take: a broker that is stopped takes connections and says nothing.
 const CONNECT: Duration = Duration::from_secs(2);
 
+/// After what time a client is told again to make a connection anew.
+const REQUEST_AGAIN: Duration = Duration::from_secs(15);
+
 /// Between two looks whether a connection is there again.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -212,10 +215,10 @@ impl Link {
     {
         let mut connects = self.connects();
         loop {
-            self.until_lost(&mut events, connects, &tell).await;
+            let condemned = self.until_lost(&mut events, connects, &tell).await;
             self.works.send_replace(false);
             tell(Change::Lost);
-            connects = self.until_found(&mut events, &ready).await;
+            connects = self.until_found(&mut events, &ready, condemned).await;
             self.works.send_replace(true);
             tell(Change::Found);
         }
@@ -230,7 +233,13 @@ impl Link {
         self.client.statistics().connects.load(Ordering::Relaxed)
     }
 
-    async fn until_lost(&self, events: &mut ClientEvents, connects: u64, tell: &impl Fn(Change)) {
+    /// Which connection does not work, unless the client knows.
+    async fn until_lost(
+        &self,
+        events: &mut ClientEvents,
+        connects: u64,
+        tell: &impl Fn(Change),
+    ) -> Option<u64> {
         loop {
             let mut probe = pin!(async {
                 sleep(PROBE_INTERVAL).await;
@@ -239,9 +248,9 @@ impl Link {
             let is_heard = loop {
                 tokio::select! {
                     is_heard = &mut probe => break is_heard,
-                    () = self.doubted.notified() => return,
+                    () = self.doubted.notified() => return None,
                     Some(event) = events.recv() => match event {
-                        async_nats::Event::Disconnected | async_nats::Event::Closed => return,
+                        async_nats::Event::Disconnected | async_nats::Event::Closed => return None,
                         async_nats::Event::SlowConsumer(_) => tell(Change::Dropped),
                         async_nats::Event::ServerError(ServerError::Other(error)) => self.note_denial(error),
                         _ => {}
@@ -249,13 +258,11 @@ impl Link {
                 }
             };
             if !is_heard {
-                tracing::warn!("no echo from NATS in {ECHO:?}: connecting anew");
-                self.reconnect().await;
-                return;
+                return Some(connects);
             }
             // The client drops events when it has many.
             if self.connects() != connects {
-                return;
+                return None;
             }
         }
     }
@@ -265,20 +272,32 @@ impl Link {
         let _ = self.denials.send(error);
     }
 
-    /// How many connections there have been when one works.
-    async fn until_found<R>(&self, events: &mut ClientEvents, ready: &impl Fn() -> R) -> u64
+    /// How many connections there have been when one works. The one that is condemned does not.
+    async fn until_found<R>(
+        &self,
+        events: &mut ClientEvents,
+        ready: &impl Fn() -> R,
+        mut condemned: Option<u64>,
+    ) -> u64
     where
         R: Future<Output = bool>,
     {
         loop {
             let connects = self.connects();
-            if self.client.connection_state() == State::Connected {
-                if !self.hears_itself().await {
-                    self.reconnect().await;
+            if condemned == Some(connects) {
+                tracing::warn!("no echo from NATS in {ECHO:?}: connecting anew");
+                self.reconnect(connects).await;
+            } else if self.is_connected(connects) {
+                let is_heard = tokio::select! {
+                    is_heard = self.hears_itself() => is_heard,
+                    () = self.until_gone(connects) => continue,
+                };
+                if !is_heard {
+                    condemned = Some(connects);
                 } else if ready().await {
                     // What was told of the loss is known.
                     while events.try_recv().is_ok() {}
-                    if self.connects() == connects && self.client.connection_state() == State::Connected {
+                    if self.is_connected(connects) {
                         return connects;
                     }
                 }
@@ -287,10 +306,26 @@ impl Link {
         }
     }
 
-    /// Has the client drop its connection and make another. A client that cannot even be told so notices by itself:
-    /// it pings.
-    async fn reconnect(&self) {
-        let _ = timeout(LOOK, self.client.force_reconnect()).await;
+    fn is_connected(&self, connects: u64) -> bool {
+        self.connects() == connects && self.client.connection_state() == State::Connected
+    }
+
+    async fn until_gone(&self, connects: u64) {
+        while self.is_connected(connects) {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Has the client drop its connection and make another. One that cannot even be told so notices by itself: it pings.
+    async fn reconnect(&self, connects: u64) {
+        let reconnecting = async {
+            if self.client.force_reconnect().await.is_ok() {
+                while self.connects() == connects {
+                    sleep(LOOK).await;
+                }
+            }
+        };
+        let _ = timeout(REQUEST_AGAIN, reconnecting).await;
     }
 }
 
