@@ -24,7 +24,7 @@ use wireline_hub::{
     },
 };
 
-use self::broker::{NatsServer, nats_server};
+use self::broker::{NatsServer, nats_server, nats_server_with};
 
 /// More than any test publishes to a topic.
 const MESSAGES: usize = 10_000;
@@ -364,4 +364,51 @@ async fn a_publication_that_is_too_large_is_refused_with_the_limit() {
     assert!(published.is_ok(), "{limit} bytes: {published:?}");
     let refused = node.publish(&topic, outgoing(&"x".repeat(limit + 1)), History::default()).await;
     assert_eq!(refused, Err(BackplaneError::TooLarge { len: limit + 1, limit }));
+}
+
+#[tokio::test]
+async fn what_the_broker_does_not_permit_is_denied_at_once() {
+    let server = nats_server_with(
+        r#"authorization { users = [
+            { user: "hub", password: "hub", permissions: { publish: { deny: ["hub.keep.secret"] } } }
+        ] }"#,
+    );
+    let nats = connect(&format!("nats://hub:hub@127.0.0.1:{}", server.port())).await;
+    let node = nats.node(Events::channel(100).0);
+    let began = Instant::now();
+    let published = node.publish(&topic("secret"), outgoing("1"), History::default()).await;
+    assert!(matches!(published, Err(BackplaneError::Denied(_))), "{published:?}");
+    assert!(began.elapsed() < Duration::from_secs(1), "it took {:?}", began.elapsed());
+    node.publish(&topic("tea"), outgoing("1"), History::default()).await.expect("it is permitted");
+}
+
+#[tokio::test]
+async fn streams_that_somebody_takes_away_are_made_again() {
+    let server = nats_server();
+    let node = connect(&server.url()).await.node(Events::channel(100).0);
+    let topic = topic("tea");
+    let first = node.publish(&topic, outgoing("1"), History::default()).await.expect("the broker is there");
+    say(server.port(), "$JS.API.STREAM.DELETE.hub-keep").await;
+    let publishing = async {
+        while node.publish(&topic, outgoing("2"), History::default()).await.is_err() {
+            wait(10).await;
+        }
+    };
+    tokio::time::timeout(NOTICE, publishing).await.expect("they are made again");
+    let page = node.read(&topic, Some(first), 10).await.expect("the broker is there");
+    assert!(!page.proven, "{first} is gone");
+    assert_eq!(page.items.len(), 1);
+}
+
+/// Publishes nothing at a subject, by hand.
+async fn say(port: u16, subject: &str) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the broker is there");
+    let said = format!("CONNECT {{\"verbose\":false}}\r\nPUB {subject} 0\r\n\r\nPING\r\n");
+    stream.write_all(said.as_bytes()).await.expect("the broker is there");
+    let mut heard = String::new();
+    while !heard.contains("PONG") {
+        let mut buffer = [0; 4096];
+        let read = stream.read(&mut buffer).await.expect("the broker is there");
+        heard.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
 }

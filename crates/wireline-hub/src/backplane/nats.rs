@@ -48,6 +48,9 @@ const HEADERS: usize = 4096;
 /// memory for each topic when a node is busy.
 const HEARING: usize = 1024;
 
+/// Between attempts to find or make streams, while a broker comes up.
+const ENSURE_AGAIN: Duration = Duration::from_millis(500);
+
 /// The header by which the broker knows a second attempt.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 
@@ -282,7 +285,7 @@ impl ConnectNats {
             tokio::spawn(hear(Arc::clone(&engine.requests), own_requests)),
             tokio::spawn(hear(Arc::clone(&engine.deliveries), own_deliveries)),
             tokio::spawn(async move {
-                let ready = || async { one.ensure_all().await.is_ok() };
+                let ready = || one.is_ready();
                 one.requests.watch(request_events, |change| one.tell(change), ready).await;
             }),
             tokio::spawn(async move {
@@ -351,6 +354,16 @@ impl Engine {
         streams::ensure(&context, streams::passed(names, limits)).await?;
         streams::ensure(&context, streams::rows(names, limits)).await?;
         Ok(())
+    }
+
+    /// Whether the streams are there, found or made.
+    async fn is_ready(&self) -> bool {
+        let ensured = self.ensure_all().await;
+        if let Err(error) = &ensured {
+            tracing::warn!(%error, "NATS has not the streams that are needed");
+            tokio::time::sleep(ENSURE_AGAIN).await;
+        }
+        ensured.is_ok()
     }
 
     async fn ensure(&self, wanted: Config) -> Result<(), BackplaneError> {

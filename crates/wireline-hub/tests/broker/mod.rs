@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-pub(crate) use self::nats::{NatsServer, nats_server};
+pub(crate) use self::nats::{NatsServer, nats_server, nats_server_with};
 
 /// A process that is killed when this is dropped, by a panic too.
 #[derive(Debug)]

@@ -17,16 +17,23 @@ const START: Duration = Duration::from_secs(20);
 pub(crate) struct NatsServer {
     port: u16,
     directory: TemporaryDirectory,
+    configuration: String,
     process: Mutex<Option<Process>>,
 }
 
 /// Starts a server; it is there when this returns.
 pub(crate) fn nats_server() -> NatsServer {
+    nats_server_with("")
+}
+
+/// The same with a configuration of its own.
+pub(crate) fn nats_server_with(configuration: &str) -> NatsServer {
     // Somebody else may take the port first.
     for _ in 0..5 {
         let server = NatsServer {
             port: free_port(),
             directory: TemporaryDirectory::new("nats"),
+            configuration: configuration.to_owned(),
             process: Mutex::default(),
         };
         if server.try_start() {
@@ -71,8 +78,12 @@ impl NatsServer {
 
     fn try_start(&self) -> bool {
         let (port, directory) = (self.port.to_string(), self.directory.path().display().to_string());
-        let arguments = ["-a", "127.0.0.1", "-p", &port, "-js", "-sd", &directory];
-        let mut process = Process::start("nats-server", "the package nats-server", &arguments);
+        let configuration = self.directory.path().join("nats.conf").display().to_string();
+        std::fs::write(&configuration, &self.configuration).expect("it can be written");
+        let arguments = ["-c", &configuration, "-a", "127.0.0.1", "-p", &port, "-js", "-sd", &directory];
+        // Another version than the system's.
+        let program = std::env::var("NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
+        let mut process = Process::start(&program, "the package nats-server", &arguments);
         let until = Instant::now() + START;
         while Instant::now() < until && !process.has_ended() {
             if self.is_there() {

@@ -77,6 +77,10 @@ pub(super) fn missing() -> BackplaneError {
     BackplaneError::Unavailable("the stream is not there".into())
 }
 
+fn unknown(error: impl ToString) -> BackplaneError {
+    BackplaneError::Unknown(error.to_string())
+}
+
 /// Connects; with what the client tells, and what it hears from itself.
 pub(super) async fn connect(
     servers: &str,
@@ -143,8 +147,8 @@ impl Link {
                 answer.map_err(|error| self.explain(&error))
             }
             denial = denied(denials, subject) => Err(BackplaneError::Denied(denial)),
-            _ = works.wait_for(|works| !works) => Err(BackplaneError::Unknown("the connection was lost".into())),
-            () = sleep(ANSWER) => Err(BackplaneError::Unknown(format!("no answer in {ANSWER:?}"))),
+            _ = works.wait_for(|works| !works) => Err(unknown("the connection was lost")),
+            () = sleep(ANSWER) => Err(unknown(format!("no answer in {ANSWER:?}"))),
         }
     }
 
@@ -162,6 +166,44 @@ impl Link {
         }
     }
 
+    /// Asks for several messages of a stream. A server that does not know of batches answers with one.
+    pub(super) async fn request_batch(
+        &self,
+        subject: &str,
+        payload: Bytes,
+    ) -> Result<Vec<Message>, BackplaneError> {
+        let mut works = self.works.subscribe();
+        self.check()?;
+        let asking = async {
+            let inbox = self.client.new_inbox();
+            let mut answers = self.client.subscribe(inbox.clone()).await.map_err(unknown)?;
+            self.client.publish_with_reply(subject.to_owned(), inbox, payload).await.map_err(unknown)?;
+            let mut batch = Vec::new();
+            while let Some(answer) = next_message(&mut answers).await {
+                match answer.status.map(|status| status.as_u16()) {
+                    None | Some(200) => {}
+                    // The end of the batch, or nothing is there.
+                    Some(204 | 404) => return Ok(batch),
+                    Some(503) => return Err(missing()),
+                    Some(status) => return Err(BackplaneError::Unavailable(format!("it answers {status}"))),
+                }
+                let is_batch =
+                    answer.headers.as_ref().is_some_and(|headers| headers.get("Nats-Num-Pending").is_some());
+                batch.push(answer);
+                if !is_batch {
+                    return Ok(batch);
+                }
+            }
+            Err(unknown("no more answers"))
+        };
+        tokio::select! {
+            biased;
+            answer = asking => answer,
+            _ = works.wait_for(|works| !works) => Err(unknown("the connection was lost")),
+            () = sleep(ANSWER) => Err(unknown(format!("no answer in {ANSWER:?}"))),
+        }
+    }
+
     /// Returns when the broker has taken all that this connection said before.
     pub(super) async fn settle(&self) -> Result<(), BackplaneError> {
         let mut works = self.works.subscribe();
@@ -169,9 +211,9 @@ impl Link {
         tokio::select! {
             is_heard = self.hears_itself() => match is_heard {
                 true => Ok(()),
-                false => Err(BackplaneError::Unknown(format!("no echo in {ECHO:?}"))),
+                false => Err(unknown(format!("no echo in {ECHO:?}"))),
             },
-            _ = works.wait_for(|works| !works) => Err(BackplaneError::Unknown("the connection was lost".into())),
+            _ = works.wait_for(|works| !works) => Err(unknown("the connection was lost")),
         }
     }
 

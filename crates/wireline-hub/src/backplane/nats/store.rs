@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use async_nats::{
-    HeaderMap, StatusCode,
+    HeaderMap, Message, StatusCode,
     jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind},
 };
 use bytes::Bytes;
@@ -11,6 +11,12 @@ use serde_json::{Value, json};
 
 use super::{envelope, link::Link};
 use crate::{BackplaneError, History, Position};
+
+/// Messages that are asked for at once. Raised, it is memory for each topic that is read.
+const BATCH: usize = 256;
+
+/// Their bytes: an answer ends with the message that exceeds them.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// A message that a stream keeps.
 #[derive(Debug)]
@@ -102,31 +108,48 @@ impl Store {
         max: usize,
     ) -> Result<Vec<Stored>, BackplaneError> {
         let mut run = Vec::new();
-        let mut from = first;
+        let mut from = first.max(1);
         while run.len() < max && from <= last {
-            match self.next(subject, from).await? {
-                Some(stored) if stored.sequence <= last => {
-                    from = stored.sequence + 1;
-                    run.push(stored);
+            let before = run.len();
+            let wanted = (max - before).min(BATCH);
+            for stored in self.some(subject, from, wanted).await? {
+                if stored.sequence > last {
+                    return Ok(run);
                 }
-                _ => break,
+                from = stored.sequence + 1;
+                run.push(stored);
+            }
+            if run.len() == before {
+                break;
             }
         }
         Ok(run)
     }
 
+    /// At least one of a subject's messages from a sequence on, if there are any, and at most `max`: in one answer if
+    /// the server can.
+    async fn some(&self, subject: &str, from: u64, max: usize) -> Result<Vec<Stored>, BackplaneError> {
+        let is_batch = max > 1 && self.link.client.is_server_compatible(2, 11, 0);
+        if !is_batch {
+            return Ok(self.next(subject, from).await?.into_iter().collect());
+        }
+        let question =
+            json!({ "seq": from, "next_by_subj": subject, "batch": max, "max_bytes": BATCH_BYTES });
+        let answers = self.link.request_batch(&self.direct_get, question.to_string().into()).await?;
+        answers.into_iter().map(stored).collect()
+    }
+
     async fn ask(&self, question: &Value) -> Result<Option<Stored>, BackplaneError> {
         let answer = self.link.request(&self.direct_get, None, question.to_string().into()).await?;
         match answer.status {
-            None | Some(StatusCode::OK) => {}
-            Some(StatusCode::NOT_FOUND) => return Ok(None),
-            Some(status) => {
-                return Err(BackplaneError::Unavailable(format!("{} answers {status}", self.name)));
-            }
+            None | Some(StatusCode::OK) => stored(answer).map(Some),
+            Some(StatusCode::NOT_FOUND) => Ok(None),
+            Some(status) => Err(BackplaneError::Unavailable(format!("{} answers {status}", self.name))),
         }
-        let message = StreamMessage::try_from(answer);
-        message
-            .map(|message| Some(message.into()))
-            .map_err(|error| BackplaneError::Unknown(error.to_string()))
     }
+}
+
+fn stored(message: Message) -> Result<Stored, BackplaneError> {
+    let message = StreamMessage::try_from(message);
+    message.map(Stored::from).map_err(|error| BackplaneError::Unknown(error.to_string()))
 }

@@ -16,9 +16,12 @@ use super::{
 /// How long the broker knows a second attempt to publish as one.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
-/// Bytes that the broker has in memory of topics without history, one publication of each, and of rows of presence.
-/// Beyond, it forgets where the oldest ones stand. Raised, it is the broker's memory.
-const MEMORY_LIMIT: i64 = 256 << 20;
+/// Bytes that the broker has in memory of topics without history, one publication of each, and as many of rows of
+/// presence. Beyond, it forgets the oldest. Raised, it is the broker's memory, which is set aside.
+const MEMORY_LIMIT: i64 = 64 << 20;
+
+/// Bytes of leases: some ten thousand nodes.
+const LEASES_LIMIT: i64 = 4 << 20;
 
 /// How long rows of presence are kept that nobody writes again; nodes do so much more often.
 pub(super) const ROWS_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -55,7 +58,8 @@ pub(super) fn rows(names: &Names, limits: &Limits) -> Config {
 
 /// Which nodes are there: the broker itself forgets those that have not said so for `ttl_ms`.
 pub(super) fn leases(names: &Names, ttl_ms: u64, limits: &Limits) -> Config {
-    bucket(&names.leases_bucket(ttl_ms), Duration::from_millis(ttl_ms), limits)
+    let bucket = bucket(&names.leases_bucket(ttl_ms), Duration::from_millis(ttl_ms), limits);
+    Config { max_bytes: LEASES_LIMIT, ..bucket }
 }
 
 fn bucket(name: &str, max_age: Duration, limits: &Limits) -> Config {
