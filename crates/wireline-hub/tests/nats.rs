@@ -370,10 +370,10 @@ async fn a_publication_that_is_too_large_is_refused_with_the_limit() {
 async fn what_the_broker_does_not_permit_is_denied_at_once() {
     let server = nats_server_with(
         r#"authorization { users = [
-            { user: "hub", password: "hub", permissions: { publish: { deny: ["hub.keep.secret"] } } }
+            { user: "hub", password: "a:b", permissions: { publish: { deny: ["hub.keep.secret"] } } }
         ] }"#,
     );
-    let nats = connect(&format!("nats://hub:hub@127.0.0.1:{}", server.port())).await;
+    let nats = connect(&format!("nats://hub:a%3Ab@127.0.0.1:{}", server.port())).await;
     let node = nats.node(Events::channel(100).0);
     let began = Instant::now();
     let published = node.publish(&topic("secret"), outgoing("1"), History::default()).await;

@@ -183,7 +183,15 @@ impl Drop for Tasks {
 }
 
 impl Nats {
-    /// Connects to one of `servers`, which are separated by commas: `nats://host:port`, or `tls://`.
+    /// Connects to one of `servers`, which are separated by commas: `nats://host:port`, or `tls://`. The first may name a
+    /// user, `nats://user:password@host`, or a token, `nats://token@host`; other ways are for
+    /// [`options`](ConnectNats::options).
+    ///
+    /// # Errors
+    /// No server answers, or JetStream is off there, or a stream is set up otherwise than is needed.
+    ///
+    /// # Cancel safety
+    /// Dropped early, streams may have been made.
     pub fn connect(servers: impl Into<String>) -> ConnectNats {
         ConnectNats {
             servers: servers.into(),
@@ -221,7 +229,7 @@ impl Nats {
 }
 
 impl ConnectNats {
-    /// Sets who connects, and with what certificates. Times, events and attempts to connect again are set here.
+    /// Sets who connects, and with what certificates, as `async-nats` has it, whose version this is bound to. Times, events and attempts to connect again are set here.
     pub fn options(self, options: ConnectOptions) -> Self {
         Self { options, ..self }
     }
@@ -262,7 +270,7 @@ impl ConnectNats {
         let names = Names::new(&self.prefix).ok_or_else(|| {
             ConnectNatsError(format!("{:?} is no prefix: letters, digits, - and _", self.prefix).into())
         })?;
-        let options = self.options.subscription_capacity(HEARING);
+        let options = link::with_user(&self.servers, self.options).subscription_capacity(HEARING);
         let connect = |echo| link::connect(&self.servers, options.clone(), echo);
         let (requests, request_events, own_requests) =
             connect(names.echo()).await.map_err(ConnectNatsError)?;

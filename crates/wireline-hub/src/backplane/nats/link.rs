@@ -11,10 +11,11 @@ use std::{
 };
 
 use async_nats::{
-    Client, ConnectOptions, HeaderMap, Message, Request, RequestErrorKind, ServerError, Subscriber,
-    connection::State,
+    Client, ConnectOptions, HeaderMap, Message, Request, RequestErrorKind, ServerAddr, ServerError,
+    Subscriber, connection::State,
 };
 use bytes::Bytes;
+use percent_encoding::percent_decode_str;
 use tokio::{
     sync::{Notify, broadcast, mpsc, oneshot, watch},
     time::{sleep, timeout},
@@ -109,6 +110,19 @@ pub(super) async fn connect(
         doubted: Notify::new(),
     };
     Ok((link, told, hearing))
+}
+
+/// With the user that the first of the servers' URLs names, or the token that stands in his place: the client itself
+/// does not look there.
+pub(super) fn with_user(servers: &str, options: ConnectOptions) -> ConnectOptions {
+    let first = servers.split(',').next().and_then(|server| server.parse::<ServerAddr>().ok());
+    let Some(first) = first else { return options };
+    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    match (first.username(), first.password()) {
+        (Some(user), Some(password)) => options.user_and_password(decode(user), decode(password)),
+        (Some(token), None) => options.token(decode(token)),
+        (None, _) => options,
+    }
 }
 
 fn reconnect_delay(attempts: usize) -> Duration {
