@@ -121,7 +121,6 @@ where
 /// Everybody heard all that came after he did, and nobody was told that something may be missing.
 fn assert_whole(outcome: &Outcome, least: usize) {
     let summary = outcome.check();
-    println!("{summary:?}, {} not acknowledged", outcome.unacknowledged);
     assert_eq!(summary.resets, 0, "all that was acknowledged is kept");
     assert!(summary.published >= least, "{summary:?}");
 }

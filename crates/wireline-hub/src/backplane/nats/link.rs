@@ -78,7 +78,7 @@ pub(super) fn missing() -> BackplaneError {
     BackplaneError::Unavailable("the stream is not there".into())
 }
 
-fn unknown(error: impl ToString) -> BackplaneError {
+fn unknown(error: &(impl ToString + ?Sized)) -> BackplaneError {
     BackplaneError::Unknown(error.to_string())
 }
 
@@ -162,7 +162,7 @@ impl Link {
             }
             denial = denied(denials, subject) => Err(BackplaneError::Denied(denial)),
             _ = works.wait_for(|works| !works) => Err(unknown("the connection was lost")),
-            () = sleep(ANSWER) => Err(unknown(format!("no answer in {ANSWER:?}"))),
+            () = sleep(ANSWER) => Err(unknown(&format!("no answer in {ANSWER:?}"))),
         }
     }
 
@@ -190,8 +190,11 @@ impl Link {
         self.check()?;
         let asking = async {
             let inbox = self.client.new_inbox();
-            let mut answers = self.client.subscribe(inbox.clone()).await.map_err(unknown)?;
-            self.client.publish_with_reply(subject.to_owned(), inbox, payload).await.map_err(unknown)?;
+            let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| unknown(&error))?;
+            self.client
+                .publish_with_reply(subject.to_owned(), inbox, payload)
+                .await
+                .map_err(|error| unknown(&error))?;
             let mut batch = Vec::new();
             while let Some(answer) = next_message(&mut answers).await {
                 match answer.status.map(|status| status.as_u16()) {
@@ -214,7 +217,7 @@ impl Link {
             biased;
             answer = asking => answer,
             _ = works.wait_for(|works| !works) => Err(unknown("the connection was lost")),
-            () = sleep(ANSWER) => Err(unknown(format!("no answer in {ANSWER:?}"))),
+            () = sleep(ANSWER) => Err(unknown(&format!("no answer in {ANSWER:?}"))),
         }
     }
 
@@ -225,7 +228,7 @@ impl Link {
         tokio::select! {
             is_heard = self.hears_itself() => match is_heard {
                 true => Ok(()),
-                false => Err(unknown(format!("no echo in {ECHO:?}"))),
+                false => Err(unknown(&format!("no echo in {ECHO:?}"))),
             },
             _ = works.wait_for(|works| !works) => Err(unknown("the connection was lost")),
         }
