@@ -399,6 +399,49 @@ async fn streams_that_somebody_takes_away_are_made_again() {
     assert_eq!(page.items.len(), 1);
 }
 
+#[tokio::test]
+async fn what_a_node_has_no_room_for_is_told_and_can_be_read() {
+    const FLOOD: usize = 5000;
+    let server = Arc::new(nats_server());
+    let (events, mut told) = Events::channel(2 * FLOOD);
+    let node = connect(&server.url()).await.node(events);
+    let topic = topic("tea");
+    node.subscribe(&topic).await.expect("the broker is there");
+    let start = node.read(&topic, None, 0).await.expect("the broker is there").top;
+    // This test's thread does nothing else meanwhile, its connections included.
+    let url = server.url();
+    std::thread::spawn(move || flood(&url, FLOOD)).join().expect("it publishes");
+    let mut heard = 0;
+    loop {
+        match tokio::time::timeout(NOTICE, told.recv()).await.expect("it is told").expect("the node is there")
+        {
+            Event::Published(_) => heard += 1,
+            Event::SuspectAll => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(heard < FLOOD, "nothing was dropped");
+    let page = node.read(&topic, Some(start), FLOOD).await.expect("the broker is there");
+    assert_eq!((page.proven, page.items.len()), (true, FLOOD));
+}
+
+/// Publishes so many to `tea`, many at a time.
+#[tokio::main(flavor = "current_thread")]
+async fn flood(url: &str, count: usize) {
+    let node = Arc::new(connect(url).await.node(Events::channel(100).0));
+    for numbers in (0..count).collect::<Vec<_>>().chunks(500) {
+        let mut publishing = tokio::task::JoinSet::new();
+        for number in numbers {
+            let (node, outgoing) = (Arc::clone(&node), outgoing(&number.to_string()));
+            publishing
+                .spawn(async move { node.publish(&topic("tea"), outgoing, keeping_everything()).await });
+        }
+        while let Some(published) = publishing.join_next().await {
+            published.expect("it is published").expect("the broker is there");
+        }
+    }
+}
+
 /// Publishes nothing at a subject, by hand.
 async fn say(port: u16, subject: &str) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the broker is there");

@@ -375,10 +375,12 @@ impl Engine {
     }
 
     async fn ensure(&self, wanted: Config) -> Result<(), BackplaneError> {
-        self.requests.check()?;
         let context = jetstream::new(self.requests.client.clone());
-        let ensured = streams::ensure(&context, wanted).await;
-        ensured.map(drop).map_err(|error| BackplaneError::Unavailable(error.to_string()))
+        let ensuring = async {
+            let ensured = streams::ensure(&context, wanted).await;
+            ensured.map(drop).map_err(|error| BackplaneError::Unavailable(error.to_string()))
+        };
+        self.requests.bounded(ensuring).await
     }
 
     /// Has a stream keep a message.
@@ -469,10 +471,8 @@ impl NatsNode {
 
     async fn hear(&self, topic: &Topic) -> Result<(), BackplaneError> {
         let deliveries = &self.engine.deliveries;
-        deliveries.check()?;
         if !self.hearing().contains_key(topic) {
-            let subscribed = deliveries.client.subscribe(self.engine.names.heard(topic)).await;
-            let subscriber = subscribed.map_err(|error| BackplaneError::Unavailable(error.to_string()))?;
+            let subscriber = deliveries.subscribe(self.engine.names.heard(topic)).await?;
             let hearing = Hearing::new(topic.clone(), subscriber, self.events.clone());
             self.hearing().insert(topic.clone(), hearing);
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use wireline::Message;
+use wireline::{Message, Utf8Bytes};
 
 use crate::{ConnectionId, Content, History, Member, Outgoing, Position, Predecessor, Publication, Topic};
 
@@ -61,7 +61,7 @@ pub(super) fn open(
     let Envelope { mark, kind, except, .. } = envelope(headers)?;
     let text = |payload: Bytes| String::from_utf8(payload.into()).ok();
     let content = match kind {
-        Kind::Text => Content::Message(text(payload)?.into()),
+        Kind::Text => Content::Message(Utf8Bytes::try_from(payload).ok()?.into()),
         Kind::Binary => Content::Message(payload.into()),
         Kind::Join => Content::Join(Member::new(text(payload)?)),
         Kind::Leave => Content::Leave(Member::new(text(payload)?)),

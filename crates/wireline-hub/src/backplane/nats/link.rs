@@ -138,32 +138,47 @@ impl Link {
         *self.works.borrow()
     }
 
-    pub(super) fn check(&self) -> Result<(), BackplaneError> {
+    fn check(&self) -> Result<(), BackplaneError> {
         if self.works() { Ok(()) } else { Err(BackplaneError::Unavailable("not connected".into())) }
     }
 
-    /// Asks the broker. While the connection does not work it fails at once.
+    /// What the broker answers, unless the connection is lost or it takes too long. While the connection does not work
+    /// it fails at once.
+    pub(super) async fn bounded<T>(
+        &self,
+        answer: impl Future<Output = Result<T, BackplaneError>>,
+    ) -> Result<T, BackplaneError> {
+        let mut works = self.works.subscribe();
+        self.check()?;
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            _ = works.wait_for(|works| !works) => Err(unknown("the connection was lost")),
+            () = sleep(ANSWER) => Err(unknown(&format!("no answer in {ANSWER:?}"))),
+        }
+    }
+
+    /// Asks the broker.
     pub(super) async fn request(
         &self,
         subject: &str,
         headers: Option<HeaderMap>,
         payload: Bytes,
     ) -> Result<Message, BackplaneError> {
-        let (mut works, denials) = (self.works.subscribe(), self.denials.subscribe());
-        self.check()?;
+        let denials = self.denials.subscribe();
         let mut request = Request::new().payload(payload).timeout(None);
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
-        tokio::select! {
-            biased;
-            answer = self.client.send_request(subject.to_owned(), request) => {
-                answer.map_err(|error| self.explain(&error))
+        let asking = async {
+            tokio::select! {
+                answer = self.client.send_request(subject.to_owned(), request) => {
+                    answer.map_err(|error| self.explain(&error))
+                }
+                denial = denied(denials, subject) => Err(BackplaneError::Denied(denial)),
             }
-            denial = denied(denials, subject) => Err(BackplaneError::Denied(denial)),
-            _ = works.wait_for(|works| !works) => Err(unknown("the connection was lost")),
-            () = sleep(ANSWER) => Err(unknown(&format!("no answer in {ANSWER:?}"))),
-        }
+        };
+        self.bounded(asking).await
     }
 
     fn explain(&self, error: &async_nats::RequestError) -> BackplaneError {
@@ -186,8 +201,6 @@ impl Link {
         subject: &str,
         payload: Bytes,
     ) -> Result<Vec<Message>, BackplaneError> {
-        let mut works = self.works.subscribe();
-        self.check()?;
         let asking = async {
             let inbox = self.client.new_inbox();
             let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| unknown(&error))?;
@@ -213,12 +226,12 @@ impl Link {
             }
             Err(unknown("no more answers"))
         };
-        tokio::select! {
-            biased;
-            answer = asking => answer,
-            _ = works.wait_for(|works| !works) => Err(unknown("the connection was lost")),
-            () = sleep(ANSWER) => Err(unknown(&format!("no answer in {ANSWER:?}"))),
-        }
+        self.bounded(asking).await
+    }
+
+    /// Subscribes.
+    pub(super) async fn subscribe(&self, subject: String) -> Result<Subscriber, BackplaneError> {
+        self.bounded(async { self.client.subscribe(subject).await.map_err(|error| unknown(&error)) }).await
     }
 
     /// Returns when the broker has taken all that this connection said before.
@@ -347,18 +360,20 @@ impl Link {
                 tracing::warn!("no echo from NATS in {ECHO:?}: connecting anew");
                 self.reconnect(connects).await;
             } else if self.is_connected(connects) {
-                let is_heard = tokio::select! {
-                    is_heard = self.hears_itself() => is_heard,
-                    () = self.until_gone(connects) => continue,
-                };
-                if !is_heard {
-                    condemned = Some(connects);
-                } else if ready().await {
-                    // What was told of the loss is known.
-                    while events.try_recv().is_ok() {}
-                    if self.is_connected(connects) {
-                        return connects;
+                let is_ready = tokio::select! {
+                    is_heard = self.hears_itself() => {
+                        condemned = (!is_heard).then_some(connects);
+                        is_heard && tokio::select! {
+                            is_ready = ready() => is_ready,
+                            () = self.until_gone(connects) => false,
+                        }
                     }
+                    () = self.until_gone(connects) => false,
+                };
+                // What was told of the loss is known.
+                while events.try_recv().is_ok() {}
+                if is_ready && self.is_connected(connects) {
+                    return connects;
                 }
             }
             sleep(LOOK).await;

@@ -78,7 +78,7 @@ impl Reading<'_> {
     /// What follows a position, if all of it is there.
     async fn behind(&self, after: Position, max: usize) -> Result<Option<Vec<Publication>>, BackplaneError> {
         // One more than may be kept shows that more are there.
-        let most = max.min(self.history.messages + 1);
+        let most = max.min(self.history.messages.saturating_add(1));
         let run = self.store.run(&self.subject, after.offset + 1, self.top.offset, most).await?;
         let items = self.open(run.as_slice(), after.into());
         if !self.allows(&run) || items.len() < run.len() || (run.is_empty() && max > 0) {
@@ -97,7 +97,10 @@ impl Reading<'_> {
         after: Position,
         max: usize,
     ) -> Result<Option<Vec<Publication>>, BackplaneError> {
-        let run = self.store.run(&self.subject, 1, self.top.offset, self.history.messages + 1).await?;
+        let run = self
+            .store
+            .run(&self.subject, 1, self.top.offset, self.history.messages.saturating_add(1))
+            .await?;
         let is_full = run.len() >= self.engine.kept_messages();
         let mut items = self.open(&run, after.into());
         if is_full || run.is_empty() || !self.allows(&run) || items.len() < run.len() {
@@ -119,7 +122,7 @@ impl Reading<'_> {
             return Ok(vec![]);
         }
         // The one before them is their predecessor.
-        let mut found = self.look_back(newest, wanted + 1).await?;
+        let mut found = self.look_back(newest, wanted.saturating_add(1)).await?;
         let mut before = None;
         while found.len() > wanted || !self.allows(found.make_contiguous()) {
             before = found.pop_front().map(|stored| stored.position());

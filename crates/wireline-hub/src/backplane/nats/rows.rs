@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Mutex, task::JoinSet};
@@ -103,18 +102,24 @@ impl Lease {
     pub(super) async fn end(&self, engine: &Engine) {
         let state = self.state.lock().await;
         if state.ttl_ms > 0 {
-            let bucket = engine.names.leases_bucket(state.ttl_ms);
             // Else its time does it.
-            let _ = purge(engine, &bucket, &engine.names.lease(state.ttl_ms, self.node)).await;
+            let lease = engine.names.lease(state.ttl_ms, self.node);
+            let _ = leases(engine, state.ttl_ms).purge(&lease).await;
         }
     }
 }
 
+fn leases(engine: &Engine, ttl_ms: u64) -> Store {
+    Store::new(bucket_stream(&engine.names.leases_bucket(ttl_ms)), Arc::clone(&engine.requests))
+}
+
+fn rows(engine: &Engine) -> Store {
+    Store::new(bucket_stream(&engine.names.rows_bucket()), Arc::clone(&engine.requests))
+}
+
 /// The number of a node's lease, if it has one.
 async fn find(engine: &Engine, ttl_ms: u64, node: NodeId) -> Result<Option<u64>, BackplaneError> {
-    let bucket = engine.names.leases_bucket(ttl_ms);
-    let store = Store::new(bucket_stream(&bucket), Arc::clone(&engine.requests));
-    let stored = store.last(&engine.names.lease(ttl_ms, node)).await?;
+    let stored = leases(engine, ttl_ms).last(&engine.names.lease(ttl_ms, node)).await?;
     Ok(stored.and_then(|stored| std::str::from_utf8(&stored.payload).ok()?.parse().ok()))
 }
 
@@ -141,31 +146,18 @@ async fn write_all(
 
 async fn write(engine: &Engine, subject: &str, row: &Row) -> Result<(), BackplaneError> {
     if row.members.is_empty() {
-        return purge(engine, &engine.names.rows_bucket(), subject).await;
+        return rows(engine).purge(subject).await;
     }
     let json = serde_json::to_vec(row).map_err(|error| BackplaneError::Denied(error.to_string()))?;
     engine.put(subject, None, json.into()).await.map(drop)
 }
 
-async fn purge(engine: &Engine, bucket: &str, subject: &str) -> Result<(), BackplaneError> {
-    let stream = stream(engine, bucket).await?;
-    let purged = stream.purge().filter(subject).await;
-    purged.map(drop).map_err(|error| BackplaneError::Unknown(error.to_string()))
-}
-
-async fn stream(engine: &Engine, bucket: &str) -> Result<jetstream::stream::Stream<()>, BackplaneError> {
-    engine.requests.check()?;
-    let context = jetstream::new(engine.requests.client.clone());
-    let stream = context.get_stream_no_info(bucket_stream(bucket)).await;
-    stream.map_err(|error| BackplaneError::Unavailable(error.to_string()))
-}
-
 /// What [`Backplane::presence`](crate::Backplane::presence) answers.
 pub(super) async fn read(engine: &Engine, topic: &Topic) -> Result<Vec<NodeRow>, BackplaneError> {
-    let store = Store::new(bucket_stream(&engine.names.rows_bucket()), Arc::clone(&engine.requests));
+    let store = rows(engine);
     let all = store.run(&engine.names.rows_of(topic), 1, u64::MAX, usize::MAX).await?;
     let mut leases = HashMap::new();
-    let mut rows = Vec::new();
+    let mut found = Vec::new();
     for stored in all {
         let Some((node, row)) = parse(&stored) else { continue };
         let number = match leases.get(&node) {
@@ -174,23 +166,17 @@ pub(super) async fn read(engine: &Engine, topic: &Topic) -> Result<Vec<NodeRow>,
         };
         if number == Some(row.number) {
             let members = row.members.into_iter().map(Member::new).collect();
-            rows.push(NodeRow { node, members });
+            found.push(NodeRow { node, members });
         } else {
-            forget(engine, stored.sequence).await;
+            // The row of a node that is gone: this very one, not what the node may have written since. Else who reads
+            // next does it.
+            let _ = store.forget(stored.sequence).await;
         }
     }
-    rows.sort_by_key(|row| row.node);
-    Ok(rows)
+    found.sort_by_key(|row| row.node);
+    Ok(found)
 }
 
 fn parse(stored: &Stored) -> Option<(NodeId, Row)> {
     Some((node_of_row(&stored.subject)?, serde_json::from_slice(&stored.payload).ok()?))
-}
-
-/// Takes away the row of a node that is gone: this very one, not what the node may have written since.
-async fn forget(engine: &Engine, sequence: u64) {
-    if let Ok(stream) = stream(engine, &engine.names.rows_bucket()).await {
-        // Who reads next does it.
-        let _ = stream.delete_message(sequence).await;
-    }
 }

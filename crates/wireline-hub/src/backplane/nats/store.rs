@@ -4,7 +4,11 @@ use std::{sync::Arc, time::SystemTime};
 
 use async_nats::{
     HeaderMap, Message, StatusCode,
-    jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind},
+    jetstream::{
+        self,
+        message::StreamMessage,
+        stream::{RawMessageErrorKind, Stream},
+    },
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -89,14 +93,39 @@ impl Store {
 
     /// The message of a sequence, by the leader's word: what it has acknowledged, it has.
     pub(super) async fn at_leader(&self, sequence: u64) -> Result<Option<Stored>, BackplaneError> {
+        let asking = async {
+            let stream = self.stream().await?;
+            match stream.get_raw_message(sequence).await {
+                Ok(message) => Ok(Some(message.into())),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+                Err(error) => Err(BackplaneError::Unknown(error.to_string())),
+            }
+        };
+        self.link.bounded(asking).await
+    }
+
+    /// Has it forget a subject.
+    pub(super) async fn purge(&self, subject: &str) -> Result<(), BackplaneError> {
+        let purging = async {
+            let purged = self.stream().await?.purge().filter(subject).await;
+            purged.map(drop).map_err(|error| BackplaneError::Unknown(error.to_string()))
+        };
+        self.link.bounded(purging).await
+    }
+
+    /// Has it forget one message.
+    pub(super) async fn forget(&self, sequence: u64) -> Result<(), BackplaneError> {
+        let forgetting = async {
+            let forgotten = self.stream().await?.delete_message(sequence).await;
+            forgotten.map(drop).map_err(|error| BackplaneError::Unknown(error.to_string()))
+        };
+        self.link.bounded(forgetting).await
+    }
+
+    async fn stream(&self) -> Result<Stream<()>, BackplaneError> {
         let context = jetstream::new(self.link.client.clone());
         let stream = context.get_stream_no_info(&self.name).await;
-        let stream = stream.map_err(|error| BackplaneError::Unavailable(error.to_string()))?;
-        match stream.get_raw_message(sequence).await {
-            Ok(message) => Ok(Some(message.into())),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(BackplaneError::Unknown(error.to_string())),
-        }
+        stream.map_err(|error| BackplaneError::Unavailable(error.to_string()))
     }
 
     /// A subject's messages of these sequences, the first and the last one included: at most `max`, in order.
@@ -107,12 +136,13 @@ impl Store {
         last: u64,
         max: usize,
     ) -> Result<Vec<Stored>, BackplaneError> {
-        let mut run = Vec::new();
+        let mut run: Vec<Stored> = Vec::new();
         let mut from = first.max(1);
+        // The first one alone: most often it is behind the last already.
+        let mut wanted = 1;
         while run.len() < max && from <= last {
             let before = run.len();
-            let wanted = (max - before).min(BATCH);
-            for stored in self.some(subject, from, wanted).await? {
+            for stored in self.some(subject, from, wanted.min(max - before)).await? {
                 if stored.sequence > last {
                     return Ok(run);
                 }
@@ -122,6 +152,7 @@ impl Store {
             if run.len() == before {
                 break;
             }
+            wanted = usize::try_from(last.saturating_sub(from) + 1).unwrap_or(BATCH).min(BATCH);
         }
         Ok(run)
     }
