@@ -1,12 +1,16 @@
 //! What orders publications, keeps them, and carries them between nodes.
 
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use tokio::sync::mpsc;
 
 pub use self::memory::{Memory, MemoryNode};
+#[cfg(feature = "nats")]
+pub use self::nats::{ConnectNats, ConnectNatsError, Nats, NatsNode};
 use crate::{History, Member, Outgoing, Position, Publication, Topic};
 
 /// A future of a [`Backplane`]'s.

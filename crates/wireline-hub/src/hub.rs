@@ -270,22 +270,22 @@ impl Inner {
         let backplane = &self.shard(topic).backplane;
         let history = (self.rules)(topic).history;
         let (attempts, mut pause) = PUBLISH_ATTEMPTS;
+        let mut published = backplane.publish(topic, outgoing.clone(), history).await;
         for _ in 1..attempts {
-            match backplane.publish(topic, outgoing.clone(), history).await {
-                // It may have happened: with the same id it is safe to ask again.
-                Err(BackplaneError::Unknown(_)) => tokio::time::sleep(pause).await,
-                result => return self.count(result),
-            }
+            let Err(BackplaneError::Unknown(_)) = &published else { break };
+            tokio::time::sleep(pause).await;
             pause *= 2;
+            // It may have happened: with the same id it is safe to ask again.
+            match backplane.publish(topic, outgoing.clone(), history).await {
+                // This attempt did not, the one before may have.
+                Err(BackplaneError::Unavailable(_)) => {}
+                result => published = result,
+            }
         }
-        self.count(backplane.publish(topic, outgoing, history).await)
-    }
-
-    fn count(&self, result: Result<Position, BackplaneError>) -> Result<Position, BackplaneError> {
-        if result.is_ok() {
+        if published.is_ok() {
             self.counters.publications.fetch_add(1, Ordering::Relaxed);
         }
-        result
+        published
     }
 }
 

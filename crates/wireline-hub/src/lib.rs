@@ -13,6 +13,8 @@ mod publication;
 pub mod testing;
 mod topic;
 
+#[cfg(feature = "nats")]
+pub use self::backplane::{ConnectNats, ConnectNatsError, Nats};
 /// The client for browsers and Node: an ES module, to be served to pages. What it does is said in it, and in the types beside
 /// it (`js/wireline-hub.d.ts`).
 pub const JAVASCRIPT_CLIENT: &str = include_str!("../js/wireline-hub.js");

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
-use wireline_hub::{Hub, Member, Memory, TopicRules, testing::Faults};
+use wireline_hub::{
+    BackplaneError, Hub, Member, Memory, PublishError, TopicRules,
+    testing::{Faults, Rates},
+};
 
 use crate::client::{Client, topic};
 
@@ -131,4 +134,25 @@ async fn a_node_that_was_away_for_longer_than_its_lease_says_that_its_members_ar
     stalled.1.cut(false, true);
     assert_eq!(watcher.hear().await.header["ev"], "join");
     assert_eq!(other.0.presence(&topic()).await, Ok(vec![Member::new("ann")]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_published_is_not_said_to_have_failed_when_the_engine_is_away_then() {
+    let (hub, faults) = node(&Memory::new(), Faults::new(0));
+    faults.set(Rates { unknown: 1.0, ..Rates::default() });
+    let publishing = {
+        let hub = hub.clone();
+        tokio::spawn(async move { hub.publish("coffee", "1").await })
+    };
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    faults.cut(true, true);
+    let published = publishing.await.expect("it is answered");
+    assert!(
+        matches!(published, Err(PublishError::Backplane(BackplaneError::Unknown(_)))),
+        "the first attempt may have happened: {published:?}"
+    );
+    faults.cut(false, true);
+    faults.set(Rates::default());
+    let page = hub.history(&"coffee".parse().expect("it is a name"), 10).await.expect("it is there");
+    assert_eq!(page.items.len(), 1);
 }
