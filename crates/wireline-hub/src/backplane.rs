@@ -1,12 +1,16 @@
 //! What orders publications, keeps them, and carries them between nodes.
 
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use tokio::sync::mpsc;
 
 pub use self::memory::{Memory, MemoryNode};
+#[cfg(feature = "redis")]
+pub use self::redis::{InvalidRedisUrl, Redis, RedisNode};
 use crate::{History, Member, Outgoing, Position, Publication, Topic};
 
 /// A future of a [`Backplane`]'s.

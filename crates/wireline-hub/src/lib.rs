@@ -13,6 +13,8 @@ mod publication;
 pub mod testing;
 mod topic;
 
+#[cfg(feature = "redis")]
+pub use self::backplane::{InvalidRedisUrl, Redis};
 pub use self::{
     authorize::{Client, Connect, Denied},
     backplane::{Backplane, BackplaneError, Event, Events, Memory, NodeId, NodeRow, Page, PresenceRow},
