@@ -11,17 +11,20 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use serde_json::Value;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 use wireline::{Request, Server, WebSocket, testing::Network};
 
 use crate::{Hub, Position, Topic};
+
+/// After what time in which nobody hears anything nothing more will come, since all have what was acknowledged.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// How much is published, and to whom.
 #[derive(Debug, Clone)]
@@ -36,7 +39,7 @@ pub struct Workload {
     pub pause: Duration,
     /// Subscribers of each topic.
     pub subscribers: usize,
-    /// How long all may take, when everything works again, until everybody has everything.
+    /// How long all may take at most, when everything works again, until everybody has everything.
     pub patience: Duration,
 }
 
@@ -46,6 +49,8 @@ pub struct Clients {
     networks: Mutex<Vec<Network>>,
     hubs: Mutex<Vec<Option<Hub>>>,
     connections: AtomicUsize,
+    /// Up to where each subscriber has heard its topic.
+    cursors: Mutex<Vec<Option<Position>>>,
 }
 
 impl Clients {
@@ -59,6 +64,36 @@ impl Clients {
     /// Has a node replaced by another, or by none: its clients' connections are lost.
     pub fn replace(&self, node: usize, hub: Option<Hub>) {
         self.hubs.lock().unwrap_or_else(PoisonError::into_inner)[node] = hub;
+    }
+
+    /// Returns when all have heard what was acknowledged, and nothing comes any more.
+    async fn until_whole(
+        &self,
+        topics: &[Topic],
+        workload: &Workload,
+        acknowledged: &HashMap<Topic, Vec<(Position, String)>>,
+    ) {
+        let top = |topic: &Topic| {
+            let acknowledged = acknowledged.get(topic).into_iter().flatten();
+            acknowledged.map(|(position, _)| position.offset).max()
+        };
+        let subscribers =
+            topics.iter().flat_map(|topic| std::iter::repeat_n(top(topic), workload.subscribers));
+        let tops: Vec<Option<u64>> = subscribers.collect();
+        let mut before = vec![];
+        loop {
+            let cursors = self.cursors().clone();
+            let offsets = cursors.iter().map(|cursor| cursor.map(|cursor| cursor.offset));
+            if offsets.zip(&tops).all(|(offset, top)| offset >= *top) && cursors == before {
+                return;
+            }
+            before = cursors;
+            tokio::time::sleep(SILENCE).await;
+        }
+    }
+
+    fn cursors(&self) -> MutexGuard<'_, Vec<Option<Position>>> {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hub(&self, attempt: usize) -> Option<Hub> {
@@ -113,6 +148,7 @@ where
         networks: Mutex::default(),
         hubs: Mutex::new(hubs.into_iter().map(Some).collect()),
         connections: AtomicUsize::new(0),
+        cursors: Mutex::new(vec![None; workload.topics * workload.subscribers]),
     });
     let topics: Vec<Topic> =
         (0..workload.topics).filter_map(|topic| Topic::new(format!("t{topic}")).ok()).collect();
@@ -137,7 +173,7 @@ where
         acknowledged.entry(topic).or_default().extend(published);
         unacknowledged += failed;
     }
-    tokio::time::sleep(workload.patience).await;
+    let _ = timeout(workload.patience, clients.until_whole(&topics, workload, &acknowledged)).await;
     stop.send_replace(true);
     let heard = subscribers.join_all().await;
     Outcome { heard, acknowledged, unacknowledged, connections: clients.connections.load(Ordering::Relaxed) }
@@ -236,6 +272,7 @@ async fn follow(
         *cursor = Some(match &told {
             Heard::Published(position, _) | Heard::Reset(position) => *position,
         });
+        clients.cursors()[index] = *cursor;
         heard.push(told);
     }
 }
