@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use redis::{Client, ScriptInvocation};
+use redis::Client;
 use tokio::time::Instant;
 
 use self::{
@@ -165,7 +165,7 @@ impl Redis {
         let id = NodeId::random();
         let database = self.server.get_connection_info().redis_settings().db();
         let names = Names::new(&self.prefix, database);
-        let commands = Arc::new(Commands::new(self.server.clone()));
+        let commands = Arc::new(Commands::new(self.server.clone(), names.fence(id)));
         let probe = Probe::new(Arc::clone(&commands), names.probe(id), self.probe);
         let subscription = Subscription::start(self.heard.clone(), names.clone(), events, probe);
         RedisNode { id, names, lifetime: self.lifetime, commands, subscription, lease: Mutex::default() }
@@ -206,32 +206,49 @@ impl RedisNode {
         if content.len() > MAX_PAYLOAD {
             return Err(BackplaneError::TooLarge { len: content.len(), limit: MAX_PAYLOAD });
         }
-        let mut script = Scripts::shared().publish.prepare_invoke();
-        script.key(self.names.stream(topic)).key(self.names.publication(topic, &id));
-        script.arg(envelope::encode(&content, except)).arg(entropy::mark()).arg(beginning());
-        script.arg(content.len()).arg(count(history.messages)).arg(count(history.bytes));
-        script.arg(milliseconds(history.age)).arg(milliseconds(self.lifetime.max(history.age)));
-        script.arg(milliseconds(DUPLICATE_WINDOW)).arg(self.names.channel(topic));
-        let position: String = self.commands.run(&script).await?;
+        let body = envelope::encode(&content, except);
+        let (mark, beginning) = (entropy::mark(), beginning());
+        let script = |connection: u64| {
+            let mut script = Scripts::shared().publish.prepare_invoke();
+            script.key(self.names.stream(topic)).key(self.names.publication(topic, &id));
+            script.key(self.names.fence(self.id)).arg(&body).arg(mark).arg(beginning);
+            script.arg(content.len()).arg(count(history.messages)).arg(count(history.bytes));
+            script.arg(milliseconds(history.age)).arg(milliseconds(self.lifetime.max(history.age)));
+            script.arg(milliseconds(DUPLICATE_WINDOW)).arg(self.names.channel(topic)).arg(connection);
+            script
+        };
+        let position: String = self.commands.run(script).await?;
         envelope::decode_id(&position).ok_or_else(|| invalid("a publication"))
     }
 
     async fn read(&self, topic: &Topic, after: Option<Position>, max: usize) -> Result<Page, BackplaneError> {
-        let mut script = Scripts::shared().read.prepare_invoke();
-        script.key(self.names.stream(topic)).arg(after.map(envelope::encode_id).unwrap_or_default());
-        script.arg(count(max)).arg(beginning()).arg(milliseconds(self.lifetime));
-        let answer: Vec<Bytes> = self.commands.run(&script).await?;
+        let script = |_| {
+            let mut script = Scripts::shared().read.prepare_invoke();
+            script.key(self.names.stream(topic)).arg(after.map(envelope::encode_id).unwrap_or_default());
+            script.arg(count(max)).arg(beginning()).arg(milliseconds(self.lifetime));
+            script
+        };
+        let answer: Vec<Bytes> = self.commands.run(script).await?;
         page(topic, &answer).ok_or_else(|| invalid("a topic"))
     }
 
     async fn lease(&self, rows: &[PresenceRow], ttl: Duration) -> Result<bool, BackplaneError> {
-        let mut script = Scripts::shared().lease.prepare_invoke();
-        script.key(self.names.lease(self.id)).arg(format!("{:0WORD_LEN$x}", entropy::mark()));
-        script.arg(milliseconds(ttl)).arg(milliseconds(self.rows_lifetime(ttl))).arg(self.id.to_string());
-        for row in rows {
-            script.arg(self.names.rows(&row.topic)).arg(encode_members(&row.members));
-        }
-        let word: String = self.commands.run(&script).await?;
+        let word = format!("{:0WORD_LEN$x}", entropy::mark());
+        let script = |connection: u64| {
+            let mut script = Scripts::shared().lease.prepare_invoke();
+            script.key(self.names.lease(self.id)).key(self.names.fence(self.id));
+            script
+                .arg(connection)
+                .arg(&word)
+                .arg(milliseconds(ttl))
+                .arg(milliseconds(self.rows_lifetime(ttl)));
+            script.arg(self.id.to_string());
+            for row in rows {
+                script.arg(self.names.rows(&row.topic)).arg(encode_members(&row.members));
+            }
+            script
+        };
+        let word: String = self.commands.run(script).await?;
         Ok(self.note_lease(word, ttl))
     }
 
@@ -254,9 +271,12 @@ impl RedisNode {
     }
 
     async fn presence(&self, topic: &Topic) -> Result<Vec<NodeRow>, BackplaneError> {
-        let mut script: ScriptInvocation<'_> = Scripts::shared().presence.prepare_invoke();
-        script.key(self.names.rows(topic)).arg(self.names.leases()).arg(WORD_LEN);
-        let answer: Vec<Bytes> = self.commands.run(&script).await?;
+        let script = |_| {
+            let mut script = Scripts::shared().presence.prepare_invoke();
+            script.key(self.names.rows(topic)).arg(self.names.leases()).arg(WORD_LEN);
+            script
+        };
+        let answer: Vec<Bytes> = self.commands.run(script).await?;
         let rows: Option<Vec<NodeRow>> =
             answer.chunks_exact(2).map(|row| decode_row(&row[0], &row[1])).collect();
         let mut rows = rows.ok_or_else(|| invalid("a row of presence"))?;

@@ -3,7 +3,10 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpStream,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -76,9 +79,12 @@ impl RedisServer {
 
     /// Has it follow another server, and waits until it has all that the other has.
     pub(crate) fn follow(&self, master: &Self) {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let last = format!("last:{}", NEXT.fetch_add(1, Ordering::Relaxed));
         assert_eq!(self.command(&["REPLICAOF", "127.0.0.1", &master.port.to_string()]), "+OK");
+        assert_eq!(master.command(&["SET", &last, "1", "PX", "60000"]), "+OK");
         let until = Instant::now() + START;
-        while master.command(&["WAIT", "1", "100"]) != ":1" {
+        while self.command(&["EXISTS", &last]) != ":1" {
             assert!(Instant::now() < until, "the replica does not catch up");
             std::thread::sleep(Duration::from_millis(50));
         }

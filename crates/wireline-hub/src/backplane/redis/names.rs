@@ -43,6 +43,11 @@ impl Names {
         format!("{}n:", self.prefix)
     }
 
+    /// The key of the number of a node's connection.
+    pub(super) fn fence(&self, node: NodeId) -> String {
+        format!("{}c:{node}", self.prefix)
+    }
+
     /// A topic's channel.
     pub(super) fn channel(&self, topic: &Topic) -> String {
         format!("{}{topic}", self.channels)

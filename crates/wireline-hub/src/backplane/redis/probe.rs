@@ -71,9 +71,12 @@ impl Probe {
     pub(super) async fn is_heard(&self) -> bool {
         let number = self.ear.echo.load(Ordering::Relaxed) + 1;
         let say = async {
-            let mut script = Scripts::shared().probe.prepare_invoke();
-            script.arg(&self.channel).arg(number);
-            if let Err(error) = self.commands.run::<i64>(&script).await {
+            let script = |_| {
+                let mut script = Scripts::shared().probe.prepare_invoke();
+                script.arg(&self.channel).arg(number);
+                script
+            };
+            if let Err(error) = self.commands.run::<i64>(script).await {
                 tracing::debug!(%error, "a probe was not sent");
             }
         };

@@ -1,7 +1,11 @@
--- KEYS: the topic's stream; the publication's key.
+-- KEYS: the topic's stream; the publication's key; the node's fence.
 -- ARGV: what is delivered; its mark; a mark for the beginning of the topic; bytes of payload;
--- the history's messages, bytes, and age; the lifetime of the position; that of the publication's key; the channel.
+-- the history's messages, bytes, and age; the lifetime of the position; that of the publication's key; the channel; the
+-- number of the connection.
 local key = KEYS[1]
+if is_late(KEYS[3], ARGV[11]) then
+  return redis.error_reply('TRYAGAIN over another connection')
+end
 local known = redis.call('GET', KEYS[2])
 if known then
   return known

@@ -7,6 +7,7 @@ use redis::Script;
 /// The scripts. The server is told one when it does not know it.
 #[derive(Debug)]
 pub(super) struct Scripts {
+    pub(super) connect: Script,
     pub(super) publish: Script,
     pub(super) read: Script,
     pub(super) lease: Script,
@@ -17,9 +18,14 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn shared() -> &'static Self {
         static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
-            publish: Script::new(concat!(include_str!("stream.lua"), include_str!("publish.lua"))),
+            connect: Script::new(include_str!("connect.lua")),
+            publish: Script::new(concat!(
+                include_str!("fence.lua"),
+                include_str!("stream.lua"),
+                include_str!("publish.lua")
+            )),
             read: Script::new(concat!(include_str!("stream.lua"), include_str!("read.lua"))),
-            lease: Script::new(include_str!("lease.lua")),
+            lease: Script::new(concat!(include_str!("fence.lua"), include_str!("lease.lua"))),
             presence: Script::new(include_str!("presence.lua")),
             probe: Script::new(include_str!("probe.lua")),
         });
