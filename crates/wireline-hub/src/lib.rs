@@ -19,6 +19,8 @@ pub use self::backplane::{ConnectNats, ConnectNatsError, Nats};
 /// it (`js/wireline-hub.d.ts`).
 pub const JAVASCRIPT_CLIENT: &str = include_str!("../js/wireline-hub.js");
 
+#[cfg(feature = "redis")]
+pub use self::backplane::{InvalidRedisUrl, Redis};
 pub use self::{
     authorize::{Client, Connect, Denied, Identity},
     backplane::{Backplane, BackplaneError, Event, Events, Memory, NodeId, NodeRow, Page, PresenceRow},
