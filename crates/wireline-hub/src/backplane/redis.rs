@@ -304,10 +304,7 @@ fn decode_row(node: &[u8], members: &[u8]) -> Option<NodeRow> {
 
 /// What the script that reads has answered.
 fn page(topic: &Topic, answer: &[Bytes]) -> Option<Page> {
-    let (top, proven, entries) = match answer {
-        [top, proven, entries @ ..] => (top, proven, entries),
-        _ => return None,
-    };
+    let [top, proven, entries @ ..] = answer else { return None };
     let publication = |entry: &[Bytes]| -> Option<Publication> {
         let (id, previous) = (str::from_utf8(&entry[0]).ok()?, str::from_utf8(&entry[1]).ok()?);
         envelope::decode(topic.clone(), id, previous, entry[2].clone())
