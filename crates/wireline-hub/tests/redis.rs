@@ -128,7 +128,7 @@ where
     let hubs = nodes.map(|redis| hub(redis, keeping_everything())).to_vec();
     let outcome = run(hubs, &workload, |_: Arc<Clients>| trouble).await;
     let summary = outcome.check();
-    println!("{summary:?}, {} not acknowledged", outcome.unacknowledged);
+    eprintln!("{summary:?}, {} not acknowledged", outcome.unacknowledged);
     (outcome, summary)
 }
 

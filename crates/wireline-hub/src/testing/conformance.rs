@@ -491,7 +491,6 @@ pub async fn rows_of_a_lease_that_has_ended_do_not_come_back_with_the_next(engin
     let ann = |topic: &Topic| [PresenceRow { topic: topic.clone(), members: vec![Member::new("ann")] }];
     node.backplane.lease(&ann(&topic), lease).await.expect("the engine is there");
     tokio::time::sleep(lease * 2).await;
-    assert_eq!(members(&node, &topic).await, []);
     node.backplane.lease(&ann(&other), lease).await.expect("the engine is there");
     assert_eq!(names(&members(&node, &other).await), ["ann"]);
     assert_eq!(members(&node, &topic).await, []);
