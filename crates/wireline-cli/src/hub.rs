@@ -13,8 +13,8 @@ use std::{
 };
 
 use ::http::StatusCode;
-use wireline::{Request, Result, Server};
-use wireline_hub::{Connect, Denied, History, Hub, Identity, Topic, TopicRules};
+use wireline::{Error, Request, Result, Server};
+use wireline_hub::{Connect, Denied, History, Hub, HubBuilder, Identity, Nats, Redis, Topic, TopicRules};
 
 use self::{
     http::Desk,
@@ -34,6 +34,14 @@ pub(crate) struct HubArgs {
     /// chat for browsers at /
     #[arg(long)]
     hub: bool,
+
+    /// Share topics with other nodes over this server of NATS with JetStream, such as `nats://127.0.0.1:4222`
+    #[arg(long, value_name = "URL", requires = "hub", conflicts_with = "redis")]
+    nats: Option<String>,
+
+    /// Share topics with other nodes over this server of Redis or Valkey, such as `redis://127.0.0.1:6379`
+    #[arg(long, value_name = "URL", requires = "hub")]
+    redis: Option<String>,
 
     /// Who says this key (`Authorization: Bearer KEY`) may publish by POST /publish and ask for /topics and
     /// /presence; $WIRELINE_HUB_KEY stands for it. Without one anybody may who reaches a loopback address
@@ -68,10 +76,11 @@ impl HubArgs {
     }
 
     /// Starts the hub of a server that is to listen on `addr`.
-    pub(crate) fn start(&self, addr: SocketAddr) -> Result<Service> {
+    pub(crate) async fn start(&self, addr: SocketAddr) -> Result<Service> {
         let history = if self.history == 0 { History::NONE } else { History::messages(self.history) };
         let builder = Hub::builder()
             .topics(move |topic| TopicRules { history, presence: topic.starts_with(OPEN_TOPICS) });
+        let builder = self.connect(builder).await?;
         let builder = match Tokens::load(self.token_secret.as_deref(), self.token_key.as_deref())? {
             Some(tokens) => {
                 let tokens = Arc::new(tokens);
@@ -99,6 +108,28 @@ impl HubArgs {
         let desk = Desk::new(hub.clone(), key, addr.ip().is_loopback(), Arc::clone(&is_leaving));
         Ok(Service { hub, desk: Arc::new(desk), is_leaving })
     }
+}
+
+impl HubArgs {
+    /// With what carries publications between nodes, if anything does.
+    async fn connect(&self, builder: HubBuilder) -> Result<HubBuilder> {
+        if let Some(url) = &self.nats {
+            let nats = Nats::connect(url.as_str()).await;
+            let nats = nats.map_err(|error| Error::other(format!("{}: {error}", without_password(url))))?;
+            return Ok(builder.backplane(move |events| nats.node(events)));
+        }
+        if let Some(url) = &self.redis {
+            let redis = Redis::new(url);
+            let redis = redis.map_err(|error| Error::other(format!("{}: {error}", without_password(url))))?;
+            return Ok(builder.backplane(move |events| redis.node(events)));
+        }
+        Ok(builder)
+    }
+}
+
+/// What can be shown of a URL.
+fn without_password(url: &str) -> &str {
+    url.rsplit('@').next().unwrap_or(url)
 }
 
 /// Without tokens everybody is who they say: a name in the place of one.

@@ -115,7 +115,7 @@ async fn try_run(args: ServeArgs) -> Result<()> {
     let deflate = Deflate::server().send_context_takeover(takeover).receive_context_takeover(takeover);
     let deflate = args.deflate.then_some(deflate);
     let config = Config::server().max_message_size(args.max_message).deflate(deflate);
-    let hub = if args.hub.is_wanted() { Some(args.hub.start(args.addr)?) } else { None };
+    let hub = if args.hub.is_wanted() { Some(args.hub.start(args.addr).await?) } else { None };
     let server = Server::new().config(config);
     let mut server = match &hub {
         Some(hub) => hub.attach(server),

@@ -1,7 +1,10 @@
 //! The backplane over NATS, with real servers: it does what every backplane must, and loses nothing that it acknowledged
 //! whatever becomes of the broker.
 
+#[path = "broker/nats.rs"]
 mod broker;
+#[path = "broker/process.rs"]
+mod process;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -30,6 +30,9 @@ const SILENCE: Duration = Duration::from_secs(25);
 /// come all at once.
 const RETRY_MS: [u64; 2] = [500, 20_000];
 
+/// Bytes of a key that is taken for random: 128 bits in base64.
+const UNGUESSABLE: usize = 22;
+
 /// A connection with its subscriptions. Dropped, it leaves all topics.
 struct Session {
     hub: Arc<Inner>,
@@ -246,13 +249,15 @@ impl Session {
     }
 
     /// A client's word counts for itself, or for its user on all connections: nobody can keep another from
-    /// publishing by saying his words first.
+    /// publishing by saying his words first. Of who is nobody in particular, a word that cannot be guessed counts on all
+    /// connections, too.
     fn publication_id(&self, key: Option<String>) -> PublicationId {
         match (key, self.client.user()) {
             (None, _) => PublicationId::random(),
             (Some(key), Some(user)) => {
                 PublicationId::new(format!("u{}:{}:{key}", user.name().len(), user.name()))
             }
+            (Some(key), None) if key.len() >= UNGUESSABLE => PublicationId::new(format!("a:{key}")),
             (Some(key), None) => PublicationId::new(format!("c{}:{key}", self.client.id())),
         }
     }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Process, TemporaryDirectory, free_port};
+use super::process::{Process, TemporaryDirectory, free_port};
 
 /// How long it may take to start.
 const START: Duration = Duration::from_secs(20);
