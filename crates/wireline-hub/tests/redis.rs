@@ -261,6 +261,22 @@ async fn a_node_that_is_deaf_says_so_by_the_probes_default_times_until_it_hears_
     assert!(matches!(next(&mut told).await, Event::Published(heard) if heard.position == position));
 }
 
+#[tokio::test]
+async fn who_hears_what_it_says_is_not_deaf_though_nothing_is_answered() {
+    let server = RedisServer::start(Keeps::Nothing);
+    let proxy = Proxy::start(server.port()).await;
+    let (events, mut told) = Events::channel(100);
+    let node = attentive(&proxy.url()).hear(&server.url()).expect("it is a URL").node(events);
+    let tea = topic("tea");
+    node.subscribe(&tea).await.expect("the server is there");
+    node.read(&tea, None, 0).await.expect("the server is there");
+    proxy.silence_answers();
+    wait(4000).await;
+    let other = redis(&server.url()).node(Events::channel(100).0);
+    let position = other.publish(&tea, outgoing("1"), History::default()).await.expect("it is there");
+    assert!(matches!(next(&mut told).await, Event::Published(heard) if heard.position == position));
+}
+
 /// What it answers when it does.
 async fn retry<T>(ask: impl AsyncFn() -> Result<T, BackplaneError>) -> T {
     let asking = async {

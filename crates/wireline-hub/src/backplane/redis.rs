@@ -74,6 +74,8 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// # What the server has to be
 ///
 /// - One server, or one with replicas behind one name. Not a cluster, and not yet over TLS or found by Sentinel.
+/// - Open to the node: it runs scripts on the keys, and subscribes to and publishes on the channels, that begin with
+///   [`prefix`](Self::prefix). Who may not publish there is told for ever that the server is away.
 /// - With `maxmemory-policy noeviction`: a topic that is evicted is one that begins anew, which is a reset.
 /// - Replicas follow a master late. A failover takes back what had not come to the replica, acknowledged or not: who has heard it
 ///   gets a reset. Likewise for what a server had not written when it crashed, unless it has `appendfsync always`.

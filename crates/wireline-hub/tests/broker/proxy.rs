@@ -18,6 +18,8 @@ pub(crate) struct Proxy {
     server: watch::Sender<u16>,
     /// Connections with numbers below are carried nothing.
     held: watch::Sender<u64>,
+    /// The same for what the server says.
+    answers_held: watch::Sender<u64>,
     next: Arc<AtomicU64>,
 }
 
@@ -30,6 +32,7 @@ impl Proxy {
             port,
             server: watch::Sender::new(server),
             held: watch::Sender::new(0),
+            answers_held: watch::Sender::new(0),
             next: Arc::default(),
         };
         tokio::spawn(proxy.clone().run(listener));
@@ -43,16 +46,25 @@ impl Proxy {
     /// Carries nothing, not even the end of a connection.
     pub(crate) fn silence(&self) {
         self.held.send_replace(u64::MAX);
+        self.silence_answers();
+    }
+
+    /// Carries nothing from the server, but all to it.
+    pub(crate) fn silence_answers(&self) {
+        self.answers_held.send_replace(u64::MAX);
     }
 
     /// Carries nothing over the connections that there are.
     pub(crate) fn hold(&self) {
-        self.held.send_replace(self.next.load(Ordering::SeqCst));
+        let next = self.next.load(Ordering::SeqCst);
+        self.held.send_replace(next);
+        self.answers_held.send_replace(next);
     }
 
     /// Carries what was held, and all that comes.
     pub(crate) fn release(&self) {
         self.held.send_replace(0);
+        self.answers_held.send_replace(0);
     }
 
     /// Leads to another server from now on; the connections that there are are cut, or stay as they are.
@@ -71,12 +83,13 @@ impl Proxy {
         while let Ok((client, _)) = listener.accept().await {
             let number = self.next.fetch_add(1, Ordering::SeqCst);
             let (server, held) = (self.server.subscribe(), self.held.subscribe());
+            let answers_held = self.answers_held.subscribe();
             let port = *self.server.borrow();
             let Ok(upstream) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = upstream.into_split();
-            tokio::spawn(pump(number, from_client, to_server, server.clone(), held.clone()));
-            tokio::spawn(pump(number, from_server, to_client, server, held));
+            tokio::spawn(pump(number, from_client, to_server, server.clone(), held));
+            tokio::spawn(pump(number, from_server, to_client, server, answers_held));
         }
     }
 }

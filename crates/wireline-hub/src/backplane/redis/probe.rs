@@ -1,6 +1,7 @@
 //! Whether a node still hears: it says something to itself, and listens.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,6 +12,9 @@ use std::{
 use tokio::{sync::Notify, time::timeout};
 
 use super::{commands::Commands, scripts::Scripts};
+
+/// Between attempts to say something while the server is away.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// How often, and how long it is waited for.
 #[derive(Debug, Clone, Copy)]
@@ -70,33 +74,42 @@ impl Probe {
     /// Says something: whether it is heard. While other things come in it may be behind them.
     pub(super) async fn is_heard(&self) -> bool {
         let number = self.ear.echo.load(Ordering::Relaxed) + 1;
-        let say = async {
-            let script = |_| {
-                let mut script = Scripts::shared().probe.prepare_invoke();
-                script.arg(&self.channel).arg(number);
-                script
-            };
-            if let Err(error) = self.commands.run::<i64>(script).await {
-                tracing::debug!(%error, "a probe was not sent");
-            }
+        tokio::select! {
+            is_heard = self.hears(number) => is_heard,
+            // Whether the server answers, too, is another connection's affair.
+            never = self.say(number) => match never {},
+        }
+    }
+
+    /// Says it until the server has taken it, and then nothing.
+    async fn say(&self, number: u64) -> Infallible {
+        let script = |_| {
+            let mut script = Scripts::shared().probe.prepare_invoke();
+            script.arg(&self.channel).arg(number);
+            script
         };
-        let heard = async {
-            while self.ear.echo.load(Ordering::Relaxed) < number {
-                self.ear.echoed.notified().await;
-            }
-        };
-        tokio::pin!(heard);
+        while let Err(error) = self.commands.run::<i64>(script).await {
+            tracing::debug!(%error, "a probe was not sent");
+            tokio::time::sleep(RETRY).await;
+        }
+        std::future::pending().await
+    }
+
+    async fn hears(&self, number: u64) -> bool {
         let mut before = self.ear.messages.load(Ordering::Relaxed);
-        // An attempt that is given up with the connection needs not to have answered.
-        let said = timeout(self.times.patience, async { tokio::join!(say, &mut heard) }).await;
-        let mut is_heard = said.is_ok();
-        loop {
+        while timeout(self.times.patience, self.echo(number)).await.is_err() {
             let messages = self.ear.messages.load(Ordering::Relaxed);
-            if is_heard || messages == before {
-                return is_heard;
+            if messages == before {
+                return false;
             }
             before = messages;
-            is_heard = timeout(self.times.patience, &mut heard).await.is_ok();
+        }
+        true
+    }
+
+    async fn echo(&self, number: u64) {
+        while self.ear.echo.load(Ordering::Relaxed) < number {
+            self.ear.echoed.notified().await;
         }
     }
 }
