@@ -46,7 +46,8 @@ fn crates_import_downwards_only() {
     for (name, allowed) in [
         ("wireline-proto", &[][..]),
         ("wireline", &["wireline-proto"]),
-        ("wireline-cli", &["wireline", "wireline-proto"]),
+        ("wireline-hub", &["wireline"]),
+        ("wireline-cli", &["wireline", "wireline-hub", "wireline-proto"]),
         ("wireline-testkit", &["wireline-proto"]),
     ] {
         for dependency in dependencies(&format!("crates/{name}/Cargo.toml"), "dependencies") {
@@ -63,6 +64,22 @@ fn the_protocol_depends_on_nothing_that_does_io() {
     let allowed = ["base64", "bytes", "http", "sha1", "simdutf8", "thiserror", "zlib-rs"];
     for dependency in dependencies("crates/wireline-proto/Cargo.toml", "dependencies") {
         assert!(allowed.contains(&&*dependency), "wireline-proto must not depend on {dependency}");
+    }
+}
+
+#[test]
+fn a_node_does_no_io() {
+    let mut node = files("crates/wireline-hub/src/node", "rs");
+    node.push("crates/wireline-hub/src/node.rs".to_owned());
+    for file in node {
+        let text = read(&file);
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for word in
+            ["tokio", "wireline::", "async ", "Instant::now", "SystemTime", "Mutex", "thread", "entropy"]
+        {
+            let line = code.lines().find(|line| line.contains(word) && !line.trim_start().starts_with("//"));
+            assert!(line.is_none(), "{file} has {word:?}: {line:?}");
+        }
     }
 }
 

@@ -386,6 +386,23 @@ impl Link {
         Ok(start..end)
     }
 
+    /// Queues `message` if at most `limit` bytes are unsent then, or sending is not delayed now; how many are.
+    pub(crate) fn try_send_within(
+        self: &Arc<Self>,
+        message: Outgoing,
+        limit: usize,
+    ) -> Result<usize, SendError> {
+        let mut core = self.lock();
+        let buffered = core.connection.pending_transmit();
+        if core.is_sending_delayed() && buffered + message.len() > limit {
+            return Err(SendError::Full { buffered });
+        }
+        core.send(message)?;
+        let buffered = core.connection.pending_transmit();
+        self.have_flushed(core);
+        Ok(buffered)
+    }
+
     /// How many bytes the transport took, from the first frame on.
     pub(crate) fn transmitted(&self) -> u64 {
         self.lock().transmitted()

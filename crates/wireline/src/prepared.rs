@@ -73,6 +73,12 @@ impl Prepared {
         made
     }
 
+    /// How many times it was compressed: once for each set of parameters that connections asked for.
+    #[must_use]
+    pub fn compressions(&self) -> usize {
+        self.shared.compressed.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Bytes of payload.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -134,6 +140,7 @@ mod tests {
         assert_eq!(compressed(settings).frame().as_ptr(), frame.as_ptr());
         let other = CompressorSettings { window_bits: 10, ..settings };
         assert_ne!(compressed(other).frame().as_ptr(), frame.as_ptr());
+        assert_eq!(prepared.compressions(), 2);
     }
 
     #[test]

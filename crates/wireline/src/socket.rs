@@ -103,6 +103,27 @@ impl Socket {
         self.link.try_send(Outgoing::from(message.clone())).map(drop)
     }
 
+    /// Sends a message that was framed before, without waiting, unless more than `limit` bytes would be unsent
+    /// then: how many are. Where [`send`](Self::send) would not wait it is sent whatever its length, so that
+    /// nobody waits for room that never comes. For those who keep a bound of their own for many sockets, instead
+    /// of the send cap.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_prepared_within(&self, message: &Prepared, limit: usize) -> Result<usize, SendError> {
+        self.link.try_send_within(Outgoing::from(message.clone()), limit)
+    }
+
+    /// Waits until [`send`](Self::send) would not wait: because the peer has read, or because the connection is
+    /// closing.
+    ///
+    /// # Cancel safety
+    /// Can be dropped and called again.
+    pub async fn writable(&self) {
+        // Without a message nothing is sent, and nothing can fail.
+        let _ = SendMessage { link: &self.link, message: None, place: None }.await;
+    }
+
     /// A writer of one message, of any length, of whose pieces none is kept longer than it takes to send.
     /// The message begins with the first piece.
     #[must_use]

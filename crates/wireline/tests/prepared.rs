@@ -121,6 +121,41 @@ async fn a_peer_that_does_not_read_costs_the_send_cap_and_disturbs_nobody() {
     publishing.await.expect("the peer that reads got everything");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_bound_of_ones_own_holds_whatever_the_send_cap_is() {
+    const LIMIT: usize = 100 << 10;
+    let (mut client, server) = wireline::testing::pair().await;
+    let message = Prepared::new(vec![1; 10 << 10]);
+    let mut sent = 0;
+    loop {
+        match server.try_send_prepared_within(&message, LIMIT) {
+            Ok(unsent) => assert!(unsent <= LIMIT, "{unsent} bytes are queued"),
+            Err(SendError::Full { buffered }) => {
+                assert!(buffered > LIMIT - (11 << 10), "{buffered} bytes are queued");
+                // What the network has room for goes out; then nobody reads.
+                if tokio::time::timeout(Duration::from_secs(5), server.writable()).await.is_err() {
+                    break;
+                }
+                continue;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        sent += 1;
+        assert!(sent < 1000, "a peer that does not read takes everything");
+    }
+    for _ in 0..sent {
+        assert_eq!(client.recv().await.expect("it is open"), Some(vec![1; 10 << 10].into()));
+    }
+    server.writable().await;
+    let larger = Prepared::new(vec![1; 2 * LIMIT]);
+    let unsent =
+        server.try_send_prepared_within(&larger, LIMIT).expect("who need not wait may send anything");
+    assert!(unsent > LIMIT, "{unsent} bytes are queued");
+    server.close();
+    server.writable().await;
+    assert_eq!(server.try_send_prepared_within(&message, LIMIT), Err(SendError::Closed));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn send_prepared_waits_for_a_slow_peer() {
     let (addr, sockets) = hand_out(config());

@@ -1,0 +1,152 @@
+#!/usr/bin/env node
+// Topics: the hub's page in two browsers, through two nodes over NATS, of which one is killed; and its client
+// in Node, whose connection is cut again and again.
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import net from "node:net";
+import os from "node:os";
+import path from "node:path";
+import { isDeepStrictEqual } from "node:util";
+import { chromium } from "playwright-core";
+import WebSocket from "ws";
+import { Hub } from "../crates/wireline-hub/js/wireline-hub.js";
+import { check, checkEqual, finish, group, reports, serve, start, waitFor } from "./harness.mjs";
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// A way to a port that can be another one later: { port, to, cut() }.
+async function switchableWay(to) {
+  const ends = new Set();
+  const way = { to, cut: () => ends.forEach((end) => end.destroy()) };
+  const listener = net.createServer((client) => {
+    const server = net.connect(way.to, "127.0.0.1");
+    for (const [end, other] of [[client, server], [server, client]]) {
+      ends.add(end);
+      end.on("error", () => {}).on("close", () => (ends.delete(end), other.destroy())).pipe(other);
+    }
+  });
+  listener.listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  way.port = listener.address().port;
+  way.close = () => (listener.close(), way.cut());
+  return way;
+}
+
+async function freePort() {
+  const listener = net.createServer().listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  const { port } = listener.address();
+  listener.close();
+  await once(listener, "close");
+  return port;
+}
+
+async function startNats(directory) {
+  const port = await freePort();
+  start("hub/nats.log", "nats-server", ["-a", "127.0.0.1", "-p", String(port), "-js", "-sd", directory]);
+  const isThere = () =>
+    new Promise((resolve) => {
+      const socket = net.connect(port, "127.0.0.1", () => (socket.destroy(), resolve(true)));
+      socket.on("error", () => resolve(false));
+    });
+  if (!(await waitFor(isThere))) throw new Error("nats-server does not listen");
+  return `nats://127.0.0.1:${port}`;
+}
+
+await group("two pages, two nodes", async () => {
+  const directory = mkdtempSync(path.join(os.tmpdir(), "wireline-hub-"));
+  const nats = await startNats(directory);
+  const one = await serve("hub/one.log", "--hub", "--nats", nats);
+  const two = await serve("hub/two.log", "--hub", "--nats", nats);
+  const way = await switchableWay(one.port);
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      ...(process.getuid() === 0 ? ["--no-sandbox"] : []),
+      ...["--disable-gpu", "--no-first-run", "--disable-quic"],
+      ...["--disable-background-networking", "--disable-component-update", "--disable-sync"],
+    ],
+  });
+  const open = async (name, port) => {
+    const page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
+    await page.goto(`http://127.0.0.1:${port}/`);
+    await page.fill("#name", name);
+    await page.click("#join");
+    await page.waitForFunction(() => document.querySelector("#state").dataset.state === "open");
+    return page;
+  };
+  const [ann, bob] = [await open("ann", way.port), await open("bob", two.port)];
+  const said = [];
+  const say = async (page, name, n) => {
+    said.push(`${name}message ${n}`);
+    await page.fill("#text", `message ${n}`);
+    await page.press("#text", "Enter");
+  };
+  const heard = (page) => page.evaluate(() => [...document.querySelectorAll("#log li:not(.event) p")].map((p) => p.textContent));
+  for (let n = 0; n < 10; n++) await Promise.all([say(ann, "ann", n), say(bob, "bob", n)]);
+  // While both go on talking, ann's node is gone, and her next attempt comes to bob's.
+  const talking = (async () => {
+    for (let n = 10; n < 40; n++) {
+      await Promise.all([say(ann, "ann", n), say(bob, "bob", n)]);
+      await pause(50);
+    }
+  })();
+  await pause(300);
+  way.to = two.port;
+  await one.stop("SIGKILL");
+  await talking;
+  const all = async () => (await heard(ann)).length >= said.length && (await heard(bob)).length >= said.length;
+  await waitFor(all, 30);
+  const [hers, his] = [await heard(ann), await heard(bob)];
+  checkEqual("two pages, two nodes: each has all", [hers.length, his.length], [said.length, said.length]);
+  check("two pages, two nodes: nothing lost, nothing doubled", isDeepStrictEqual([...hers].sort(), [...said].sort()));
+  check("two pages, two nodes: one order", isDeepStrictEqual(hers, his));
+  const resets = await ann.evaluate(() => document.querySelectorAll("#log .reset").length);
+  checkEqual("two pages, two nodes: nobody had to begin anew", resets, 0);
+  checkEqual("two pages, two nodes: who is here", await bob.textContent("#present"), "here: ann, bob");
+  await bob.waitForFunction(() => document.querySelector("#connections").textContent === "2");
+  check("two pages, two nodes: the node's numbers", true, "2 connections");
+  await bob.screenshot({ path: path.join(reports, "hub.png") });
+  await browser.close();
+  way.close();
+  await two.stop();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+await group("client in Node", async () => {
+  const server = await serve("hub/node.log", "--hub");
+  const way = await switchableWay(server.port);
+  const url = `ws://127.0.0.1:${way.port}/hub`;
+  const heard = [];
+  let resets = 0;
+  const listener = new Hub(url, { WebSocket, token: "listener" });
+  await listener.subscribe("chat:1", { onMessage: ({ data }) => heard.push(data), onReset: () => resets++ }).ready;
+  const speaker = new Hub(url, { WebSocket });
+  const published = [];
+  let cuts = 0;
+  const cutting = setInterval(() => (cuts < 10 ? (cuts++, way.cut()) : clearInterval(cutting)), 250);
+  for (let n = 0; n < 300; n++) {
+    published.push(speaker.publish("chat:1", n % 2 ? `${n}` : new TextEncoder().encode(`${n}`)));
+    await pause(10);
+  }
+  const positions = await Promise.all(published);
+  await waitFor(() => heard.length >= 300, 30);
+  const texts = heard.map((data) => (typeof data === "string" ? data : new TextDecoder().decode(data)));
+  checkEqual("client in Node: cuts", cuts, 10);
+  checkEqual("client in Node: published", new Set(positions).size, 300);
+  const numbers = texts.map(Number).sort((one, other) => one - other);
+  check("client in Node: nothing lost, nothing doubled", isDeepStrictEqual(numbers, [...Array(300).keys()]), `${texts.length} heard`);
+  check("client in Node: text is text, and bytes are bytes", heard.every((data) => (typeof data === "string") === (Number(typeof data === "string" ? data : new TextDecoder().decode(data)) % 2 === 1)));
+  checkEqual("client in Node: resets", resets, 0);
+  const refused = await listener.publish("news", "not mine").catch((error) => error);
+  checkEqual("client in Node: a refusal", [refused.code, refused.temporary], ["forbidden", false]);
+  checkEqual("client in Node: who is here", await listener.presence("chat:1"), ["listener"]);
+  listener.close();
+  speaker.close();
+  const closed = await listener.publish("chat:1", "too late").catch((error) => error);
+  checkEqual("client in Node: after its end", closed.code, "closed");
+  way.close();
+  await server.stop();
+});
+
+await finish();

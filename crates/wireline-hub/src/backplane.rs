@@ -1,0 +1,230 @@
+//! What orders publications, keeps them, and carries them between nodes.
+
+mod memory;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(feature = "redis")]
+mod redis;
+
+use std::{fmt, future::Future, pin::Pin, time::Duration};
+
+use tokio::sync::mpsc;
+
+pub use self::memory::{Memory, MemoryNode};
+#[cfg(feature = "nats")]
+pub use self::nats::{ConnectNats, ConnectNatsError, Nats, NatsNode};
+#[cfg(feature = "redis")]
+pub use self::redis::{InvalidRedisUrl, Redis, RedisNode};
+use crate::{History, Member, Outgoing, Position, Publication, Topic};
+
+/// A future of a [`Backplane`]'s.
+pub type BackplaneFuture<'b, T> = Pin<Box<dyn Future<Output = Result<T, BackplaneError>> + Send + 'b>>;
+
+/// An engine that orders the publications of each topic, keeps the newest, and delivers them to nodes.
+///
+/// All that subscribers hear comes from there, what their own node published included: so everybody hears
+/// one order. What it must and need not do:
+///
+/// - Deliveries of a topic may be lost, doubled and late; nodes find that out, since each publication names its
+///   [predecessor](Publication::previous), and [`read`](Self::read). They must not be invented.
+/// - What [`publish`](Self::publish) answered with a position is delivered, or readable as long as the history's
+///   limits allow.
+/// - A [`read`](Self::read) that begins after [`subscribe`](Self::subscribe) returned sees everything that will
+///   not be delivered.
+/// - It says [`Event::Up`] when it may have lost deliveries and works again.
+///
+/// `backplane_conformance!` (feature `testing`) tests all of it.
+pub trait Backplane: Send + Sync + 'static {
+    /// Publishes to a topic. The position is that of the publication, or of the one with the same
+    /// [id](Outgoing::id) that was published within the last two minutes.
+    ///
+    /// # Errors
+    /// [`BackplaneError::Unavailable`]: nothing happened. [`BackplaneError::Unknown`]: it may have been
+    /// published; it is safe to try again with the same id.
+    fn publish<'b>(
+        &'b self,
+        topic: &'b Topic,
+        outgoing: Outgoing,
+        history: History,
+    ) -> BackplaneFuture<'b, Position>;
+
+    /// Has the topic delivered to this node. It returns when the engine has it.
+    ///
+    /// # Errors
+    /// The topic is not, or may be, delivered.
+    fn subscribe<'b>(&'b self, topic: &'b Topic) -> BackplaneFuture<'b, ()>;
+
+    /// Ends that.
+    ///
+    /// # Errors
+    /// The topic may still be delivered, which does no harm.
+    fn unsubscribe<'b>(&'b self, topic: &'b Topic) -> BackplaneFuture<'b, ()>;
+
+    /// At most `max` publications of a topic: the first ones behind `after` if everything behind it is kept; else,
+    /// and without `after`, the newest.
+    ///
+    /// # Errors
+    /// The engine did not answer.
+    fn read<'b>(&'b self, topic: &'b Topic, after: Option<Position>, max: usize)
+    -> BackplaneFuture<'b, Page>;
+
+    /// Keeps this node's rows, those of earlier calls included, for `ttl` from now. A row without members is
+    /// taken away. Whether those of earlier calls were still there: not if the lease had ended, or the engine lost
+    /// them.
+    ///
+    /// # Errors
+    /// The rows may not have been kept.
+    fn lease<'b>(&'b self, rows: &'b [PresenceRow], ttl: Duration) -> BackplaneFuture<'b, bool>;
+
+    /// The rows of a topic, of all nodes whose lease has not ended.
+    ///
+    /// # Errors
+    /// The engine did not answer.
+    fn presence<'b>(&'b self, topic: &'b Topic) -> BackplaneFuture<'b, Vec<NodeRow>>;
+}
+
+/// Why an engine did not do what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackplaneError {
+    /// It is away, and nothing happened. It is worth another try.
+    #[error("the backplane is away: {0}")]
+    Unavailable(String),
+    /// It did not answer in time: it may have happened. It is worth another try with the same id.
+    #[error("the backplane did not answer: {0}")]
+    Unknown(String),
+    /// The publication has more bytes than the engine takes.
+    #[error("{len} bytes are more than the backplane's {limit}")]
+    TooLarge {
+        /// Its bytes.
+        len: usize,
+        /// What the engine takes.
+        limit: usize,
+    },
+    /// The engine does not allow it.
+    #[error("the backplane denies it: {0}")]
+    Denied(String),
+}
+
+impl BackplaneError {
+    /// Whether another try may go better.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Unknown(_))
+    }
+}
+
+/// What an engine has of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Where the topic stands: the position of its newest publication, kept or not. A topic without any has one
+    /// too, with a mark of its own.
+    pub top: Position,
+    /// `items` are what follows the position that was asked for, without a hole. False without a position.
+    pub proven: bool,
+    /// In order, each the predecessor of the next.
+    pub items: Vec<Publication>,
+}
+
+/// The members that one node has of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresenceRow {
+    /// The topic.
+    pub topic: Topic,
+    /// Each once, in order.
+    pub members: Vec<Member>,
+}
+
+/// A node, as backplanes know it. No two have the same, nor has one that was started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u128);
+
+impl NodeId {
+    /// One that no other node has.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(crate::entropy::number())
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// A node's row of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRow {
+    /// Whose.
+    pub node: NodeId,
+    /// Who is there.
+    pub members: Vec<Member>,
+}
+
+/// What a backplane tells its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Something was published to a topic that the node hears.
+    Published(Publication),
+    /// The engine is away.
+    Down,
+    /// It is there again, and may have lost deliveries.
+    Up,
+    /// Deliveries of these topics may have been lost.
+    Suspect(Vec<Topic>),
+    /// Deliveries of any topic may have been lost.
+    SuspectAll,
+}
+
+/// Where a backplane's node hears of its topics. The queue is bounded: what finds no room is dropped, which the
+/// node is told ([`Event::SuspectAll`]), so that it reads what it lacks.
+#[derive(Debug, Clone)]
+pub struct Events {
+    sender: mpsc::Sender<Event>,
+    has_dropped: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// The node's end of [`Events`].
+#[derive(Debug)]
+pub struct EventReceiver {
+    receiver: mpsc::Receiver<Event>,
+    has_dropped: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Events {
+    /// A queue of at most `capacity` events.
+    #[must_use]
+    pub fn channel(capacity: usize) -> (Self, EventReceiver) {
+        let (sender, receiver) = mpsc::channel(capacity);
+        let has_dropped = std::sync::Arc::default();
+        (
+            Self { sender, has_dropped: std::sync::Arc::clone(&has_dropped) },
+            EventReceiver { receiver, has_dropped },
+        )
+    }
+
+    /// Tells the node. It never waits.
+    pub fn tell(&self, event: Event) {
+        if self.sender.try_send(event).is_err() {
+            self.has_dropped.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+}
+
+impl EventReceiver {
+    /// The next event; `None` once all [`Events`] are gone and everything was told.
+    ///
+    /// # Cancel safety
+    /// Dropped early, no event is lost.
+    pub async fn recv(&mut self) -> Option<Event> {
+        if let Ok(event) = self.receiver.try_recv() {
+            return Some(event);
+        }
+        // Empty: what was dropped was dropped before now.
+        if self.has_dropped.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            return Some(Event::SuspectAll);
+        }
+        self.receiver.recv().await
+    }
+}

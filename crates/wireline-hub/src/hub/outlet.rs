@@ -1,0 +1,144 @@
+//! A socket, as a node has it.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use wireline::{Prepared, SendError, Socket};
+
+use crate::{
+    node::{Entry, Notice, Outlet, Refused},
+    protocol::{Told, WIRES, Wire},
+};
+
+/// What a hub has done, on all of its nodes.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// Connections that there are.
+    pub(super) connections: AtomicUsize,
+    pub(super) publications: AtomicU64,
+    pub(super) frames: AtomicU64,
+    pub(super) deliveries: AtomicU64,
+}
+
+/// A publication as each protocol has it, made when the first connection of that protocol gets it.
+#[derive(Debug, Default)]
+pub(super) struct Frames([OnceLock<Option<Prepared>>; WIRES]);
+
+/// A socket that speaks one protocol.
+#[derive(Debug, Clone)]
+pub(super) struct SocketOutlet {
+    pub(super) socket: Socket,
+    wire: Wire,
+    counters: Arc<Counters>,
+}
+
+impl SocketOutlet {
+    pub(super) fn new(socket: Socket, wire: Wire, counters: Arc<Counters>) -> Self {
+        Self { socket, wire, counters }
+    }
+
+    fn frame<'e>(&self, entry: &'e Entry<Frames>) -> Option<&'e Prepared> {
+        let frame = entry.frames.0[self.wire as usize].get_or_init(|| {
+            let message = self.wire.publication(&entry.publication)?;
+            self.counters.frames.fetch_add(1, Ordering::Relaxed);
+            Some(Prepared::new(message))
+        });
+        frame.as_ref()
+    }
+}
+
+impl Outlet for SocketOutlet {
+    type Frames = Frames;
+
+    fn offer(&self, entry: &Arc<Entry<Frames>>, limit: usize) -> Result<usize, Refused> {
+        let Some(frame) = self.frame(entry) else { return Ok(self.socket.buffered_amount()) };
+        let queued = self.socket.try_send_prepared_within(frame, limit).map_err(|error| match error {
+            SendError::Full { .. } => Refused::Full,
+            _ => Refused::Closed,
+        })?;
+        self.counters.deliveries.fetch_add(1, Ordering::Relaxed);
+        Ok(queued)
+    }
+
+    fn tell(&self, notice: &Notice) {
+        match self.wire.notice(notice) {
+            // Fails only once the connection is closing.
+            Told::Message(message) => {
+                let _ = self.socket.try_send_prepared_within(&Prepared::new(message), usize::MAX);
+            }
+            Told::Close(code, reason) => drop(self.socket.close_with(code, reason)),
+            Told::Nothing => {}
+        }
+    }
+
+    fn queued(&self) -> usize {
+        self.socket.buffered_amount()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wireline::{Config, Deflate, WebSocket, testing::Network};
+
+    use super::*;
+    use crate::{
+        ConnectionId, Content, Event, History, Position, Publication, Topic,
+        backplane::Page,
+        node::{Action, Node, NodeConfig, Start, Subscribe},
+    };
+
+    /// A node with so many subscribers of one topic, of which nothing was published yet.
+    async fn subscribers(count: u128, topic: &Topic) -> (Node<SocketOutlet>, Vec<(WebSocket, WebSocket)>) {
+        let now = std::time::Instant::now();
+        let mut node = Node::new(NodeConfig::default(), now);
+        let mut ends = Vec::new();
+        for id in 0..count {
+            let config = Config::server().deflate(Deflate::server());
+            let (client, server) =
+                Network::new().pair(Config::client().deflate(Deflate::client()), config).await;
+            let connection = ConnectionId(id);
+            node.connect(connection, SocketOutlet::new(server.socket(), Wire::HubV1, Arc::default()));
+            let (topic, history, start) = (topic.clone(), History::default(), Start::Now);
+            let (request, presence, member) = (1, false, None);
+            node.subscribe(Subscribe { connection, request, topic, history, start, presence, member }, now);
+            ends.push((client, server));
+        }
+        node.handle_subscribed(topic, true, now);
+        let top = Position::new(0, 0);
+        for action in node.take_actions() {
+            if let Action::Read { ticket, .. } = action {
+                node.handle_page(ticket, Ok(Page { top, proven: false, items: vec![] }), now);
+            }
+        }
+        (node, ends)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_publication_is_compressed_once_whatever_the_number_of_subscribers() {
+        const SUBSCRIBERS: u128 = 100;
+        let topic = Topic::new("tea").expect("it is a name");
+        let (mut node, mut ends) = subscribers(SUBSCRIBERS, &topic).await;
+        let text = "the same words, ".repeat(1000);
+        let publication = Publication {
+            topic: topic.clone(),
+            position: Position::new(1, 1),
+            previous: Position::new(0, 0).into(),
+            content: Content::Message(text.as_str().into()),
+            except: None,
+        };
+        node.handle_event(Event::Published(publication), std::time::Instant::now());
+        let entry = node.newest(&topic).expect("it was published");
+        let frames: Vec<_> = entry.frames.0.iter().filter_map(OnceLock::get).collect();
+        assert_eq!(frames.len(), 1, "one protocol is spoken");
+        assert_eq!(frames[0].as_ref().map(Prepared::compressions), Some(1));
+        for (client, _) in &mut ends {
+            client.recv().await.expect("it is open");
+            let heard = client.recv().await.expect("it is open").expect("it is open");
+            assert!(heard.to_string().ends_with(&text));
+            let totals = client.deflate_totals().expect("it is compressed");
+            assert!(totals.received_compressed * 20 < totals.received, "{totals:?}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! One node in a task of its own: its share of a hub's topics.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use wireline::Socket;
+
+use super::{Rules, outlet::SocketOutlet, presence};
+use crate::{
+    BackplaneError, ConnectionId, Event, Member, NodeId, NodeRow, Page, Topic,
+    backplane::{Backplane, EventReceiver},
+    node::{Action, Node, NodeConfig, PresenceUpdate, Size, Subscribe},
+    protocol::code,
+};
+
+/// What sessions want of a shard.
+#[derive(Debug)]
+pub(super) enum Command {
+    Connect(ConnectionId, SocketOutlet),
+    /// Told when it was taken, so that a session has one at a time.
+    Subscribe(Subscribe, oneshot::Sender<()>),
+    /// Whether it was subscribed.
+    Unsubscribe(ConnectionId, Topic, oneshot::Sender<bool>),
+    Disconnect(ConnectionId),
+    Size(oneshot::Sender<Size>),
+    Topics(oneshot::Sender<Vec<(Topic, usize)>>),
+}
+
+/// What was done for a node.
+enum Outcome {
+    /// Whether the engine delivers it now.
+    Subscribed(Topic, bool),
+    Page(u64, Result<Page, BackplaneError>),
+    Room(ConnectionId),
+    /// Whether the engine still had what it was told before.
+    PresenceTold(bool),
+    Rows(Topic, Option<Vec<NodeRow>>),
+}
+
+/// Subscribing and unsubscribing, in order.
+enum Interest {
+    Subscribe(Topic),
+    Unsubscribe(Topic),
+}
+
+/// A hub's handle of a shard.
+#[derive(Clone)]
+pub(super) struct ShardHandle {
+    pub(super) commands: mpsc::UnboundedSender<Command>,
+    pub(super) backplane: Arc<dyn Backplane>,
+    /// The backplane is away.
+    pub(super) is_cut_off: Arc<AtomicBool>,
+}
+
+struct Shard {
+    node: Node<SocketOutlet>,
+    backplane: Arc<dyn Backplane>,
+    sockets: HashMap<ConnectionId, Socket>,
+    outcomes: mpsc::UnboundedSender<Outcome>,
+    interests: mpsc::UnboundedSender<Interest>,
+    rules: Rules,
+    is_cut_off: Arc<AtomicBool>,
+}
+
+/// Starts a shard, which runs until its handles are gone.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub(super) fn start(
+    config: NodeConfig,
+    rules: Rules,
+    backplane: Arc<dyn Backplane>,
+    events: EventReceiver,
+) -> ShardHandle {
+    let (commands, received) = mpsc::unbounded_channel();
+    let (outcomes, done) = mpsc::unbounded_channel();
+    let (interests, interested) = mpsc::unbounded_channel();
+    let shard = Shard {
+        node: Node::new(config, now()),
+        backplane: Arc::clone(&backplane),
+        sockets: HashMap::new(),
+        outcomes: outcomes.clone(),
+        interests,
+        rules,
+        is_cut_off: Arc::default(),
+    };
+    let is_cut_off = Arc::clone(&shard.is_cut_off);
+    tokio::spawn(keep_interests(Arc::clone(&backplane), interested, outcomes));
+    tokio::spawn(shard.run(received, events, done));
+    ShardHandle { commands, backplane, is_cut_off }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+impl Shard {
+    async fn run(
+        mut self,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+        mut events: EventReceiver,
+        mut outcomes: mpsc::UnboundedReceiver<Outcome>,
+    ) {
+        loop {
+            let timeout = self.node.poll_timeout().map(Instant::from_std);
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.handle_command(command),
+                    None => return,
+                },
+                Some(event) = events.recv() => self.handle_event(event),
+                Some(outcome) = outcomes.recv() => self.handle_outcome(outcome),
+                () = tokio::time::sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
+                    self.node.handle_timeout(now());
+                }
+            }
+            self.act();
+        }
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        if matches!(event, Event::Up | Event::Down) {
+            self.is_cut_off.store(event == Event::Down, Ordering::Relaxed);
+        }
+        self.node.handle_event(event, now());
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Connect(id, outlet) => {
+                self.sockets.insert(id, outlet.socket.clone());
+                self.node.connect(id, outlet);
+            }
+            Command::Subscribe(subscribe, taken) => {
+                self.node.subscribe(subscribe, now());
+                let _ = taken.send(());
+            }
+            Command::Unsubscribe(id, topic, done) => {
+                let _ = done.send(self.node.unsubscribe(id, &topic, now()));
+            }
+            Command::Disconnect(id) => {
+                self.sockets.remove(&id);
+                self.node.disconnect(id, now());
+            }
+            Command::Size(answer) => {
+                let _ = answer.send(self.node.size());
+            }
+            Command::Topics(answer) => {
+                let _ = answer.send(self.node.topics());
+            }
+        }
+    }
+
+    fn handle_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Subscribed(topic, is_delivered) => {
+                self.node.handle_subscribed(&topic, is_delivered, now());
+            }
+            Outcome::Page(ticket, result) => self.node.handle_page(ticket, result, now()),
+            Outcome::Room(id) => self.node.handle_room(id, now()),
+            Outcome::PresenceTold(is_kept) => self.node.handle_presence_told(is_kept, now()),
+            Outcome::Rows(topic, rows) => self.node.handle_rows(&topic, rows, now()),
+        }
+    }
+
+    /// Has done what the node says.
+    fn act(&mut self) {
+        for action in self.node.take_actions() {
+            match action {
+                Action::Subscribe(topic) => drop(self.interests.send(Interest::Subscribe(topic))),
+                Action::Unsubscribe(topic) => drop(self.interests.send(Interest::Unsubscribe(topic))),
+                Action::Read { ticket, topic, after, max } => {
+                    let (backplane, outcomes) = (Arc::clone(&self.backplane), self.outcomes.clone());
+                    tokio::spawn(async move {
+                        let page = backplane.read(&topic, after, max).await;
+                        let _ = outcomes.send(Outcome::Page(ticket, page));
+                    });
+                }
+                Action::AwaitRoom(id) => self.await_room(id),
+                Action::Close(id) => {
+                    if let Some(socket) = self.sockets.get(&id) {
+                        let _ = socket.close_with(code::TOO_SLOW, "too slow");
+                    }
+                }
+                Action::TellPresence(update) => self.tell_presence(update),
+                Action::ReadRows(topic) => self.read_rows(topic),
+                Action::TellGone { topic, member, node } => self.tell_gone(topic, member, node),
+            }
+        }
+    }
+
+    fn tell_presence(&self, update: PresenceUpdate) {
+        let (backplane, rules) = (Arc::clone(&self.backplane), Arc::clone(&self.rules));
+        let outcomes = self.outcomes.clone();
+        tokio::spawn(async move {
+            let telling = presence::tell(&*backplane, &rules, update);
+            tokio::select! {
+                is_kept = telling => drop(outcomes.send(Outcome::PresenceTold(is_kept))),
+                () = outcomes.closed() => {}
+            }
+        });
+    }
+
+    fn tell_gone(&self, topic: Topic, member: Member, node: NodeId) {
+        let (backplane, rules) = (Arc::clone(&self.backplane), Arc::clone(&self.rules));
+        let outcomes = self.outcomes.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = presence::tell_gone(&*backplane, &rules, &topic, member, node) => {}
+                () = outcomes.closed() => {}
+            }
+        });
+    }
+
+    fn read_rows(&self, topic: Topic) {
+        let (backplane, outcomes) = (Arc::clone(&self.backplane), self.outcomes.clone());
+        tokio::spawn(async move {
+            let rows = backplane.presence(&topic).await.ok();
+            let _ = outcomes.send(Outcome::Rows(topic, rows));
+        });
+    }
+
+    fn await_room(&self, id: ConnectionId) {
+        let Some(socket) = self.sockets.get(&id).cloned() else { return };
+        let outcomes = self.outcomes.clone();
+        tokio::spawn(async move {
+            socket.writable().await;
+            drop(socket);
+            let _ = outcomes.send(Outcome::Room(id));
+        });
+    }
+}
+
+/// Asks the engine for topics and gives them up, one after the other, so that it ends as the node means it.
+async fn keep_interests(
+    backplane: Arc<dyn Backplane>,
+    mut interests: mpsc::UnboundedReceiver<Interest>,
+    outcomes: mpsc::UnboundedSender<Outcome>,
+) {
+    while let Some(interest) = interests.recv().await {
+        match interest {
+            Interest::Subscribe(topic) => {
+                let result = backplane.subscribe(&topic).await;
+                if let Err(error) = &result {
+                    tracing::debug!(%topic, %error, "a topic is not delivered yet");
+                }
+                let _ = outcomes.send(Outcome::Subscribed(topic, result.is_ok()));
+            }
+            Interest::Unsubscribe(topic) => {
+                if let Err(error) = backplane.unsubscribe(&topic).await {
+                    tracing::debug!(%topic, %error, "a topic that nobody hears is still delivered");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What goes over a connection: which bytes stand for what a node tells and a client wants.
+
+pub(crate) mod hub_v1;
+mod raw;
+
+use wireline::{CloseCode, Message};
+
+use crate::{Publication, node::Notice};
+
+/// How a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// A line of JSON, then the payload.
+    HubV1,
+    /// One topic, and nothing but its payloads.
+    Raw,
+}
+
+/// Their number.
+pub(crate) const WIRES: usize = 2;
+
+/// What a notice is to a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Message(Message),
+    /// There are no words for it: the connection ends.
+    Close(CloseCode, &'static str),
+    Nothing,
+}
+
+impl Wire {
+    pub(crate) fn publication(self, publication: &Publication) -> Option<Message> {
+        match self {
+            Self::HubV1 => Some(hub_v1::publication(publication)),
+            Self::Raw => raw::publication(publication),
+        }
+    }
+
+    pub(crate) fn notice(self, notice: &Notice) -> Told {
+        match self {
+            Self::HubV1 => Told::Message(hub_v1::notice(notice)),
+            Self::Raw => raw::notice(notice),
+        }
+    }
+}
+
+/// Close codes of the hub's own. From 3000 to 3499 a client should come back, from 3500 to 3999 it should not.
+pub(crate) mod code {
+    /// The connection was not resumed where it was, and its wire has no word for that. Come back.
+    pub(crate) const CONTINUITY_LOST: u16 = 3001;
+    /// The topic's backplane does not answer. Come back later.
+    pub(crate) const UNAVAILABLE: u16 = 3002;
+    /// Who it is was true for so long. Come back with a new token.
+    pub(crate) const EXPIRED: u16 = 3003;
+    /// Not what the protocol has.
+    pub(crate) const MALFORMED: u16 = 3500;
+    /// Who it is was not believed, or not said in time.
+    pub(crate) const UNAUTHORIZED: u16 = 3501;
+    /// It is not allowed to.
+    pub(crate) const FORBIDDEN: u16 = 3502;
+    /// It reads more slowly than its topics go.
+    pub(crate) const TOO_SLOW: u16 = 4008;
+}

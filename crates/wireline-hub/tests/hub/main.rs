@@ -1,0 +1,9 @@
+//! A hub and its clients, in memory and under virtual time.
+
+mod authorization;
+mod client;
+mod presence;
+mod raw;
+mod slow;
+mod topics;
+mod two_nodes;
