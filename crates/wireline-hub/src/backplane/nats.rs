@@ -65,15 +65,16 @@ const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// they too have one order, and each publication names its predecessor. Who is present is in the KV buckets `hub-rows`
 /// and `hub-leases-<milliseconds>`. Streams that are there already are taken as they are set up.
 ///
-/// The streams are found, or made, when connecting and whenever a connection was lost. A program that is not to make
-/// them needs no permission to.
+/// The streams are found, or made, when connecting and whenever a connection was lost. The broker's user needs to be
+/// permitted `hub.>`, `$KV.hub-*.>`, `$JS.API.>` and `_INBOX.>`. What it may not publish is answered with
+/// [`BackplaneError::Denied`]; topics that it may not hear are only read, every 15 seconds.
 ///
 /// # How history is limited
 /// A stream's limits are those of all its topics: [`max_messages`](ConnectNats::max_messages) of each topic,
 /// [`max_bytes`](ConnectNats::max_bytes) of all together, and [`max_age`](ConnectNats::max_age). They are upper bounds. The
 /// limits of a topic's [`History`] travel with its publications, and are kept to when a topic is read: what they do
-/// not allow is not given out, though the broker still has it. A topic whose limits are lower is read as if it had no
-/// more. Ages are measured by the broker's clock and the reading machine's, which should agree.
+/// not allow is not given out, though the broker still has it. Who reads a page at a time may get more: it is the page
+/// that is looked at. Ages are measured by the broker's clock and the reading machine's, which should agree.
 ///
 /// Without a subject by itself for each class of limits there is one order for all topics, and one stream for a broker
 /// to look after; the price is disk, bounded by `max_bytes`.
