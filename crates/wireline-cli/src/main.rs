@@ -2,6 +2,7 @@
 
 mod bench;
 mod connect;
+mod hub;
 mod key_log;
 mod page;
 mod serve;

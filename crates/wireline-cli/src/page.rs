@@ -8,13 +8,42 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       connect-src ws: wss: 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
 /// Answers a plain HTTP request.
 pub(crate) fn respond(request: &Request<Bytes>) -> Response<Bytes> {
-    let (kind, body) = match request.uri().path() {
-        "/" => ("text/html; charset=utf-8", include_str!("../page/index.html")),
-        "/style.css" => ("text/css; charset=utf-8", include_str!("../page/style.css")),
-        "/app.js" => ("text/javascript; charset=utf-8", include_str!("../page/app.js")),
-        _ => return plain(StatusCode::NOT_FOUND, "nothing lives here; the page is at /\n"),
+    give(
+        request,
+        match request.uri().path() {
+            "/" => Some((HTML, include_str!("../page/index.html"))),
+            "/style.css" => Some((CSS, include_str!("../page/style.css"))),
+            "/app.js" => Some((JAVASCRIPT, include_str!("../page/app.js"))),
+            _ => None,
+        },
+    )
+}
+
+/// The same where topics are served: with a chat.
+pub(crate) fn respond_for_hub(request: &Request<Bytes>) -> Response<Bytes> {
+    give(
+        request,
+        match request.uri().path() {
+            "/" => Some((HTML, include_str!("../page/hub.html"))),
+            "/style.css" => Some((CSS, include_str!("../page/style.css"))),
+            "/hub.css" => Some((CSS, include_str!("../page/hub.css"))),
+            "/hub.js" => Some((JAVASCRIPT, include_str!("../page/hub.js"))),
+            "/wireline-hub.js" => Some((JAVASCRIPT, wireline_hub::JAVASCRIPT_CLIENT)),
+            _ => None,
+        },
+    )
+}
+
+/// A file of the page.
+fn give(request: &Request<Bytes>, file: Option<(&'static str, &'static str)>) -> Response<Bytes> {
+    let Some((kind, body)) = file else {
+        return plain(StatusCode::NOT_FOUND, "nothing lives here; the page is at /\n");
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wireline::{CloseEvent, Config, Deflate, Request, Result, Server, ServerHandle, ServerTls, WebSocket};
 
-use crate::{key_log, page, size};
+use crate::{hub::HubArgs, key_log, page, size};
 
 /// How long open connections may take to close after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(5);
@@ -50,6 +50,9 @@ pub(crate) struct ServeArgs {
     /// Compress each message by itself, so that connections hold no window between messages
     #[arg(long, requires = "deflate")]
     no_context_takeover: bool,
+
+    #[command(flatten)]
+    hub: HubArgs,
 
     /// Do not log connections
     #[arg(long, short)]
@@ -112,10 +115,14 @@ async fn try_run(args: ServeArgs) -> Result<()> {
     let deflate = Deflate::server().send_context_takeover(takeover).receive_context_takeover(takeover);
     let deflate = args.deflate.then_some(deflate);
     let config = Config::server().max_message_size(args.max_message).deflate(deflate);
-    let mut server = Server::new()
-        .config(config)
-        .on_http(|request| async move { page::respond(&request) })
-        .on_request(move |request| handle(request, quiet));
+    let hub = if args.hub.is_wanted() { Some(args.hub.start(args.addr)?) } else { None };
+    let server = Server::new().config(config);
+    let mut server = match &hub {
+        Some(hub) => hub.attach(server),
+        None => server
+            .on_http(|request| async move { page::respond(&request) })
+            .on_request(move |request| handle(request, quiet)),
+    };
     let mut schemes = ("http", "ws");
     let tls = args.tls.load()?;
     if let Some(tls) = &tls {
@@ -138,10 +145,15 @@ async fn try_run(args: ServeArgs) -> Result<()> {
         tokio::spawn(reload_at(signal(SignalKind::hangup())?, tls));
     }
     let addr = listener.local_addr()?;
-    eprintln!("listening on {}://{addr}/ (echo at {}://{addr}/, clock at /push)", schemes.0, schemes.1);
+    let what = if hub.is_some() { "hub.v1 at" } else { "echo at" };
+    let more = if hub.is_some() { "hub, a topic alone at /topic/NAME" } else { ", clock at /push" };
+    eprintln!("listening on {}://{addr}/ ({what} {}://{addr}/{more})", schemes.0, schemes.1);
     let handle = listener.handle();
     tokio::spawn(listener.serve());
     signals.next().await;
+    if let Some(hub) = &hub {
+        hub.leave();
+    }
     drain(&handle, &mut signals).await;
     Ok(())
 }

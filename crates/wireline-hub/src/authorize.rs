@@ -1,8 +1,9 @@
 //! Who may do what.
 
-use std::{fmt, future::Future, net::IpAddr, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Uri};
+use http::{Extensions, HeaderMap, Uri};
+use tokio::time::Instant;
 
 use crate::{ConnectionId, Member, Topic};
 
@@ -19,6 +20,65 @@ pub struct Connect {
     pub token: Option<String>,
 }
 
+/// Who somebody is, as the application's connect hook has it.
+///
+/// ```
+/// use std::time::Duration;
+/// use wireline_hub::{Identity, Member};
+///
+/// #[derive(Clone)]
+/// struct Rooms(Vec<String>);
+///
+/// let ann = Identity::from(Member::new("ann"))
+///     .with(Rooms(vec!["kitchen".into()]))
+///     .expires_in(Duration::from_secs(3600));
+/// # drop(ann);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Identity {
+    user: Option<Member>,
+    expires: Option<Instant>,
+    extensions: Extensions,
+}
+
+impl Identity {
+    /// Nobody in particular.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self::default()
+    }
+
+    /// Something that the other hooks will want: [`Client::get`] finds it by its type, of which there is one.
+    #[must_use]
+    pub fn with<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.extensions.insert(value);
+        self
+    }
+
+    /// Ends the connection after that time, with 3003: the client is to come back with a new token.
+    #[must_use]
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        self.expires = Instant::now().checked_add(time);
+        self
+    }
+
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        self.expires
+    }
+}
+
+impl From<Member> for Identity {
+    fn from(user: Member) -> Self {
+        Some(user).into()
+    }
+}
+
+impl From<Option<Member>> for Identity {
+    fn from(user: Option<Member>) -> Self {
+        Self { user, ..Self::default() }
+    }
+}
+
 /// Somebody who is connected. Cloning it is cheap.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -28,13 +88,19 @@ pub struct Client {
 #[derive(Debug)]
 struct ClientParts {
     id: ConnectionId,
-    user: Option<Member>,
+    identity: Identity,
     client_ip: Option<IpAddr>,
 }
 
 impl Client {
-    pub(crate) fn new(id: ConnectionId, user: Option<Member>, client_ip: Option<IpAddr>) -> Self {
-        Self { inner: Arc::new(ClientParts { id, user, client_ip }) }
+    pub(crate) fn new(id: ConnectionId, identity: Identity, client_ip: Option<IpAddr>) -> Self {
+        Self { inner: Arc::new(ClientParts { id, identity, client_ip }) }
+    }
+
+    /// What the connect hook has [put with it](Identity::with).
+    #[must_use]
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.inner.identity.extensions.get()
     }
 
     /// The connection.
@@ -46,7 +112,7 @@ impl Client {
     /// Who it is, as the connect hook has it; `None` if that did not say.
     #[must_use]
     pub fn user(&self) -> Option<&Member> {
-        self.inner.user.as_ref()
+        self.inner.identity.user.as_ref()
     }
 
     /// The client's address, where there is one.
@@ -62,7 +128,7 @@ impl Client {
 pub struct Denied;
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Denied>> + Send>>;
-type OnConnect = dyn Fn(Connect) -> Answer<Option<Member>> + Send + Sync;
+type OnConnect = dyn Fn(Connect) -> Answer<Identity> + Send + Sync;
 type OnTopic = dyn Fn(Client, Topic) -> Answer<()> + Send + Sync;
 
 /// The application's hooks.
@@ -74,12 +140,16 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    pub(crate) fn on_connect<F, A>(&mut self, hook: F)
+    pub(crate) fn on_connect<F, A, I>(&mut self, hook: F)
     where
         F: Fn(Connect) -> A + Send + Sync + 'static,
-        A: Future<Output = Result<Option<Member>, Denied>> + Send + 'static,
+        A: Future<Output = Result<I, Denied>> + Send + 'static,
+        I: Into<Identity>,
     {
-        self.connect = Some(Arc::new(move |connect| Box::pin(hook(connect))));
+        self.connect = Some(Arc::new(move |connect| {
+            let answer = hook(connect);
+            Box::pin(async move { answer.await.map(Into::into) })
+        }));
     }
 
     pub(crate) fn on_subscribe<F, A>(&mut self, hook: F)
@@ -99,10 +169,10 @@ impl Hooks {
     }
 
     /// Who it is. Without a hook anybody may connect, as nobody in particular.
-    pub(crate) async fn connect(&self, connect: Connect) -> Result<Option<Member>, Denied> {
+    pub(crate) async fn connect(&self, connect: Connect) -> Result<Identity, Denied> {
         match &self.connect {
             Some(hook) => hook(connect).await,
-            None => Ok(None),
+            None => Ok(Identity::anonymous()),
         }
     }
 

@@ -3,6 +3,8 @@
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -11,6 +13,8 @@ use tokio::sync::mpsc;
 pub use self::memory::{Memory, MemoryNode};
 #[cfg(feature = "nats")]
 pub use self::nats::{ConnectNats, ConnectNatsError, Nats, NatsNode};
+#[cfg(feature = "redis")]
+pub use self::redis::{InvalidRedisUrl, Redis, RedisNode};
 use crate::{History, Member, Outgoing, Position, Publication, Topic};
 
 /// A future of a [`Backplane`]'s.

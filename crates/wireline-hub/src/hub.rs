@@ -23,8 +23,8 @@ use self::{
     shard::{Command, ShardHandle},
 };
 use crate::{
-    Backplane, BackplaneError, Client, Connect, ConnectionId, Content, Denied, Events, History, Member,
-    Memory, Outgoing, Page, Position, PublicationId, Topic,
+    Backplane, BackplaneError, Client, Connect, ConnectionId, Content, Denied, Events, History, Identity,
+    Member, Memory, Outgoing, Page, Position, PublicationId, Topic,
     authorize::Hooks,
     node::{NodeConfig, Size},
 };
@@ -180,9 +180,30 @@ impl Hub {
         self.inner.shard(topic).backplane.read(topic, None, max).await
     }
 
+    /// The topics that somebody hears on this node, or did a moment ago, in order of their names, each with its
+    /// subscribers here.
+    pub async fn topics(&self) -> Vec<(Topic, usize)> {
+        let mut topics = Vec::new();
+        for shard in &self.inner.shards {
+            let (answer, found) = oneshot::channel();
+            let _ = shard.commands.send(Command::Topics(answer));
+            topics.extend(found.await.unwrap_or_default());
+        }
+        topics.sort_unstable();
+        topics
+    }
+
+    /// Whether its backplane is there: what a load balancer wants to know.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.inner.shards.iter().any(|shard| shard.is_cut_off.load(Ordering::Relaxed))
+    }
+
     /// How large it is, and what it has done.
     pub async fn stats(&self) -> HubStats {
         let mut stats = HubStats {
+            connections: self.inner.counters.connections.load(Ordering::Relaxed),
+            publications: self.inner.counters.publications.load(Ordering::Relaxed),
             frames: self.inner.counters.frames.load(Ordering::Relaxed),
             deliveries: self.inner.counters.deliveries.load(Ordering::Relaxed),
             ..HubStats::default()
@@ -209,6 +230,10 @@ impl Default for Hub {
 /// What a hub has, and has done, on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HubStats {
+    /// Connections, of all protocols.
+    pub connections: usize,
+    /// What was published by this node and its connections.
+    pub publications: u64,
     /// Topics that somebody hears, or did a moment ago.
     pub topics: usize,
     /// Subscriptions that are behind, because their connections do not read as fast as their topics go.
@@ -256,6 +281,9 @@ impl Inner {
                 Err(BackplaneError::Unavailable(_)) => {}
                 result => published = result,
             }
+        }
+        if published.is_ok() {
+            self.counters.publications.fetch_add(1, Ordering::Relaxed);
         }
         published
     }
@@ -383,10 +411,11 @@ impl HubBuilder {
     /// Says who connects, by the request and the token, or that it may not. By default anybody may, as nobody in
     /// particular.
     #[must_use]
-    pub fn on_connect<F, A>(mut self, hook: F) -> Self
+    pub fn on_connect<F, A, I>(mut self, hook: F) -> Self
     where
         F: Fn(Connect) -> A + Send + Sync + 'static,
-        A: Future<Output = Result<Option<Member>, Denied>> + Send + 'static,
+        A: Future<Output = Result<I, Denied>> + Send + 'static,
+        I: Into<Identity>,
     {
         self.hooks.on_connect(hook);
         self

@@ -339,6 +339,12 @@ impl<O: Outlet> Node<O> {
         }
     }
 
+    /// The topics that it keeps up, each with its subscribers.
+    #[must_use]
+    pub fn topics(&self) -> Vec<(Topic, usize)> {
+        self.feeds.iter().map(|(_, feed)| (feed.topic.clone(), feed.subscribers.len())).collect()
+    }
+
     /// The newest publication of a topic that the node keeps.
     #[must_use]
     pub fn newest(&self, topic: &Topic) -> Option<&Arc<Entry<O::Frames>>> {

@@ -50,6 +50,8 @@ pub(crate) mod code {
     pub(crate) const CONTINUITY_LOST: u16 = 3001;
     /// The topic's backplane does not answer. Come back later.
     pub(crate) const UNAVAILABLE: u16 = 3002;
+    /// Who it is was true for so long. Come back with a new token.
+    pub(crate) const EXPIRED: u16 = 3003;
     /// Not what the protocol has.
     pub(crate) const MALFORMED: u16 = 3500;
     /// Who it is was not believed, or not said in time.

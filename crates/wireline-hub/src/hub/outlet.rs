@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use wireline::{Prepared, SendError, Socket};
@@ -12,9 +12,12 @@ use crate::{
     protocol::{Told, WIRES, Wire},
 };
 
-/// Frames that were made of publications, by all of a hub's nodes.
+/// What a hub has done, on all of its nodes.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
+    /// Connections that there are.
+    pub(super) connections: AtomicUsize,
+    pub(super) publications: AtomicU64,
     pub(super) frames: AtomicU64,
     pub(super) deliveries: AtomicU64,
 }

@@ -1,6 +1,10 @@
 //! One connection, from its opening to its end.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{sync::oneshot, time::Instant};
 use wireline::{Message, Prepared, Request, Result, WebSocket};
@@ -32,6 +36,8 @@ struct Session {
     client: Client,
     ws: WebSocket,
     wire: Wire,
+    /// When the client has to come back with a new token.
+    expires: Option<Instant>,
     topics: HashSet<Topic>,
     /// Shards that know the connection.
     shards: Vec<usize>,
@@ -52,17 +58,18 @@ pub(super) async fn serve_topic(hub: Arc<Inner>, request: Request, topic: Topic,
     let connect = connect(&request);
     let client_ip = connect.client_ip;
     let id = ConnectionId(crate::entropy::number());
-    let Ok(user) = hub.hooks.connect(connect).await else {
+    let Ok(identity) = hub.hooks.connect(connect).await else {
         return request.reject(http::StatusCode::UNAUTHORIZED).await;
     };
-    let client = Client::new(id, user, client_ip);
+    let expires = identity.expires();
+    let client = Client::new(id, identity, client_ip);
     if hub.hooks.subscribe(&client, &topic).await.is_err() {
         return request.reject(http::StatusCode::FORBIDDEN).await;
     }
     let ws = request.accept().await?;
-    let mut session = Session::new(hub, client, ws, Wire::Raw);
+    let mut session = Session::new(hub, client, ws, Wire::Raw, expires);
     session.subscribe(1, topic.clone(), Start::Last(last)).await;
-    while let Some(message) = session.ws.recv().await? {
+    while let Some(message) = session.next().await? {
         let published = session.publish(&topic, None, true, message).await;
         if let Err(error) = published {
             let code = if error.is_temporary { code::UNAVAILABLE } else { code::FORBIDDEN };
@@ -99,20 +106,35 @@ async fn authenticate(
     };
     connect.token = token;
     let client_ip = connect.client_ip;
-    let Ok(user) = hub.hooks.connect(connect).await else {
+    let Ok(identity) = hub.hooks.connect(connect).await else {
         ws.send(hub_v1::error(request, "unauthorized", false)).await?;
         ws.close_with(code::UNAUTHORIZED, "unauthorized")?;
         return Ok(None);
     };
     let id = ConnectionId(crate::entropy::number());
-    let client = Client::new(id, user, client_ip);
+    let expires = identity.expires();
+    let client = Client::new(id, identity, client_ip);
     ws.send(hub_v1::authenticated(request, &id.to_string(), SILENCE.as_secs(), RETRY_MS)).await?;
-    Ok(Some((Session::new(hub, client, ws, Wire::HubV1), broadcasts)))
+    Ok(Some((Session::new(hub, client, ws, Wire::HubV1, expires), broadcasts)))
 }
 
 impl Session {
-    fn new(hub: Arc<Inner>, client: Client, ws: WebSocket, wire: Wire) -> Self {
-        Self { hub, client, ws, wire, topics: HashSet::new(), shards: Vec::new() }
+    fn new(hub: Arc<Inner>, client: Client, ws: WebSocket, wire: Wire, expires: Option<Instant>) -> Self {
+        hub.counters.connections.fetch_add(1, Ordering::Relaxed);
+        Self { hub, client, ws, wire, expires, topics: HashSet::new(), shards: Vec::new() }
+    }
+
+    /// The next message. When the client's time is over its connection is closed.
+    async fn next(&mut self) -> Result<Option<Message>> {
+        if let Some(expires) = self.expires {
+            tokio::select! {
+                message = self.ws.recv() => return Ok(message?),
+                () = tokio::time::sleep_until(expires) => {}
+            }
+            self.expires = None;
+            self.ws.close_with(code::EXPIRED, "expired")?;
+        }
+        Ok(self.ws.recv().await?)
     }
 
     async fn run(mut self) -> Result<()> {
@@ -120,7 +142,7 @@ impl Session {
         let mut silent_until = Instant::now() + SILENCE;
         loop {
             let message = tokio::select! {
-                message = self.ws.recv() => message?,
+                message = self.next() => message?,
                 () = tokio::time::sleep_until(silent_until) => {
                     silent_until += SILENCE;
                     self.ws.send_prepared(&empty).await?;
@@ -238,6 +260,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.hub.counters.connections.fetch_sub(1, Ordering::Relaxed);
         for shard in &self.shards {
             let _ = self.hub.shards[*shard].commands.send(ShardCommand::Disconnect(self.client.id()));
         }

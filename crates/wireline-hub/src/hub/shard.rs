@@ -1,6 +1,12 @@
 //! One node in a task of its own: its share of a hub's topics.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -10,7 +16,7 @@ use wireline::Socket;
 
 use super::{Rules, outlet::SocketOutlet, presence};
 use crate::{
-    BackplaneError, ConnectionId, Member, NodeId, NodeRow, Page, Topic,
+    BackplaneError, ConnectionId, Event, Member, NodeId, NodeRow, Page, Topic,
     backplane::{Backplane, EventReceiver},
     node::{Action, Node, NodeConfig, PresenceUpdate, Size, Subscribe},
     protocol::code,
@@ -26,6 +32,7 @@ pub(super) enum Command {
     Unsubscribe(ConnectionId, Topic, oneshot::Sender<bool>),
     Disconnect(ConnectionId),
     Size(oneshot::Sender<Size>),
+    Topics(oneshot::Sender<Vec<(Topic, usize)>>),
 }
 
 /// What was done for a node.
@@ -50,6 +57,8 @@ enum Interest {
 pub(super) struct ShardHandle {
     pub(super) commands: mpsc::UnboundedSender<Command>,
     pub(super) backplane: Arc<dyn Backplane>,
+    /// The backplane is away.
+    pub(super) is_cut_off: Arc<AtomicBool>,
 }
 
 struct Shard {
@@ -59,6 +68,7 @@ struct Shard {
     outcomes: mpsc::UnboundedSender<Outcome>,
     interests: mpsc::UnboundedSender<Interest>,
     rules: Rules,
+    is_cut_off: Arc<AtomicBool>,
 }
 
 /// Starts a shard, which runs until its handles are gone.
@@ -81,10 +91,12 @@ pub(super) fn start(
         outcomes: outcomes.clone(),
         interests,
         rules,
+        is_cut_off: Arc::default(),
     };
+    let is_cut_off = Arc::clone(&shard.is_cut_off);
     tokio::spawn(keep_interests(Arc::clone(&backplane), interested, outcomes));
     tokio::spawn(shard.run(received, events, done));
-    ShardHandle { commands, backplane }
+    ShardHandle { commands, backplane, is_cut_off }
 }
 
 fn now() -> std::time::Instant {
@@ -105,7 +117,7 @@ impl Shard {
                     Some(command) => self.handle_command(command),
                     None => return,
                 },
-                Some(event) = events.recv() => self.node.handle_event(event, now()),
+                Some(event) = events.recv() => self.handle_event(event),
                 Some(outcome) = outcomes.recv() => self.handle_outcome(outcome),
                 () = tokio::time::sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
                     self.node.handle_timeout(now());
@@ -113,6 +125,13 @@ impl Shard {
             }
             self.act();
         }
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        if matches!(event, Event::Up | Event::Down) {
+            self.is_cut_off.store(event == Event::Down, Ordering::Relaxed);
+        }
+        self.node.handle_event(event, now());
     }
 
     fn handle_command(&mut self, command: Command) {
@@ -134,6 +153,9 @@ impl Shard {
             }
             Command::Size(answer) => {
                 let _ = answer.send(self.node.size());
+            }
+            Command::Topics(answer) => {
+                let _ = answer.send(self.node.topics());
             }
         }
     }

@@ -63,6 +63,7 @@ macro_rules! backplane_conformance {
             who_unsubscribed_hears_no_more,
             topics_are_told_apart_whatever_their_names,
             rows_of_presence_are_kept_for_their_lease,
+            rows_of_a_lease_that_has_ended_do_not_come_back_with_the_next,
             an_engine_that_comes_up_empty_proves_nothing_of_before,
         );
     };
@@ -481,6 +482,18 @@ pub async fn rows_of_presence_are_kept_for_their_lease(engine: impl Engine) {
     assert_eq!(names(&members(&other, &second).await), ["ann"]);
     assert!(!set(&other, &[row(&topic, &["eve"])]).await, "the lease had ended");
     assert_eq!(names(&members(&one, &topic).await), ["ann", "bob", "eve"], "who comes back is there again");
+}
+
+/// Somebody has said meanwhile that those members are gone.
+pub async fn rows_of_a_lease_that_has_ended_do_not_come_back_with_the_next(engine: impl Engine) {
+    let (node, topic, other) = (Node::new(&engine).await, topic("ended"), topic("ended"));
+    let lease = Duration::from_secs(1);
+    let ann = |topic: &Topic| [PresenceRow { topic: topic.clone(), members: vec![Member::new("ann")] }];
+    node.backplane.lease(&ann(&topic), lease).await.expect("the engine is there");
+    tokio::time::sleep(lease * 2).await;
+    node.backplane.lease(&ann(&other), lease).await.expect("the engine is there");
+    assert_eq!(names(&members(&node, &other).await), ["ann"]);
+    assert_eq!(members(&node, &topic).await, []);
 }
 
 async fn members(node: &Node, topic: &Topic) -> Vec<NodeRow> {
