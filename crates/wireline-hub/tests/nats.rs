@@ -336,6 +336,36 @@ async fn a_broker_that_is_away_is_told_of_and_publishing_fails_at_once_until_it_
     assert_eq!(page.items.len(), 1, "what failed did not happen");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_delivered_before_it_is_told_that_something_may_be_missing() {
+    let broker = Broker::new();
+    let (events, mut told) = Events::channel(10_000);
+    let node = broker.node(events).await;
+    let other: Arc<dyn Backplane> = broker.node(Events::channel(1).0).await;
+    let topic = topic("tea");
+    node.subscribe(&topic).await.expect("the broker is there");
+    for round in 0..5 {
+        broker.server.kill();
+        assert_eq!(told.recv().await, Some(Event::Down), "round {round}");
+        broker.server.start();
+        let publishing = tokio::spawn({
+            let (other, topic) = (Arc::clone(&other), topic.clone());
+            async move {
+                loop {
+                    let _ = other.publish(&topic, outgoing("after"), History::default()).await;
+                    wait(1).await;
+                }
+            }
+        });
+        assert_eq!(told.recv().await, Some(Event::Up), "round {round}");
+        let heard = tokio::time::timeout(NOTICE, told.recv()).await;
+        assert!(matches!(heard, Ok(Some(Event::Published(_)))), "round {round}: {heard:?}");
+        publishing.abort();
+        let _ = publishing.await;
+        while tokio::time::timeout(Duration::from_millis(300), told.recv()).await.is_ok() {}
+    }
+}
+
 #[tokio::test]
 async fn what_was_not_answered_in_time_is_published_once_when_it_is_tried_again() {
     let broker = Broker::new();

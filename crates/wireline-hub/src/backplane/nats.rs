@@ -1,6 +1,7 @@
 //! The backplane over NATS with JetStream.
 
 mod envelope;
+mod gate;
 mod hearing;
 mod link;
 mod names;
@@ -31,6 +32,7 @@ use futures_core::Stream;
 use tokio::task::JoinHandle;
 
 use self::{
+    gate::Gate,
     hearing::Hearing,
     link::{Change, Link},
     names::{Names, message_id},
@@ -63,15 +65,16 @@ const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// they too have one order, and each publication names its predecessor. Who is present is in the KV buckets `hub-rows`
 /// and `hub-leases-<milliseconds>`. Streams that are there already are taken as they are set up.
 ///
-/// The streams are found, or made, when connecting and whenever a connection was lost. A program that is not to make
-/// them needs no permission to.
+/// The streams are found, or made, when connecting and whenever a connection was lost. The broker's user needs to be
+/// permitted `hub.>`, `$KV.hub-*.>`, `$JS.API.>` and `_INBOX.>`. What it may not publish is answered with
+/// [`BackplaneError::Denied`]; topics that it may not hear are only read, every 15 seconds.
 ///
 /// # How history is limited
 /// A stream's limits are those of all its topics: [`max_messages`](ConnectNats::max_messages) of each topic,
 /// [`max_bytes`](ConnectNats::max_bytes) of all together, and [`max_age`](ConnectNats::max_age). They are upper bounds. The
 /// limits of a topic's [`History`] travel with its publications, and are kept to when a topic is read: what they do
-/// not allow is not given out, though the broker still has it. A topic whose limits are lower is read as if it had no
-/// more. Ages are measured by the broker's clock and the reading machine's, which should agree.
+/// not allow is not given out, though the broker still has it. Who reads a page at a time may get more: it is the page
+/// that is looked at. Ages are measured by the broker's clock and the reading machine's, which should agree.
 ///
 /// Without a subject by itself for each class of limits there is one order for all topics, and one stream for a broker
 /// to look after; the price is disk, bounded by `max_bytes`.
@@ -155,6 +158,7 @@ pub struct ConnectNatsError(async_nats::Error);
 struct Engine {
     requests: Arc<Link>,
     deliveries: Arc<Link>,
+    gate: Arc<Gate>,
     names: Names,
     limits: Limits,
     kept: Store,
@@ -170,6 +174,8 @@ struct Audience {
     nodes: HashMap<NodeId, Events>,
     /// Connections that do not work.
     lost: usize,
+    /// How many connections for deliveries there had been with the one that works.
+    delivered_by: u64,
 }
 
 /// Tasks that end with this.
@@ -277,15 +283,17 @@ impl ConnectNats {
         let (deliveries, delivery_events, own_deliveries) =
             connect(names.echo()).await.map_err(ConnectNatsError)?;
         let (requests, deliveries) = (Arc::new(requests), Arc::new(deliveries));
+        let delivered_by = deliveries.client.statistics().connects.load(Ordering::Relaxed);
         let engine = Arc::new(Engine {
             kept: Store::new(names.kept_stream(), Arc::clone(&requests)),
             passed: Store::new(names.passed_stream(), Arc::clone(&requests)),
+            gate: Arc::new(Gate::new(deliveries.client.statistics())),
             requests,
             deliveries,
             names,
             kept_messages: AtomicUsize::new(self.limits.messages),
             limits: self.limits,
-            audience: Mutex::default(),
+            audience: Mutex::new(Audience { delivered_by, ..Audience::default() }),
         });
         engine.ensure_all().await.map_err(ConnectNatsError)?;
         let (one, other) = (Arc::clone(&engine), Arc::clone(&engine));
@@ -298,7 +306,10 @@ impl ConnectNats {
             }),
             tokio::spawn(async move {
                 let ready = || async { true };
-                other.deliveries.watch(delivery_events, |change| other.tell(change), ready).await;
+                other
+                    .deliveries
+                    .watch(delivery_events, |change| other.tell_of_deliveries(change), ready)
+                    .await;
             }),
         ];
         Ok(Nats { engine, tasks: Arc::new(Tasks(tasks)) })
@@ -328,27 +339,44 @@ impl fmt::Debug for ConnectNats {
     }
 }
 
+impl Audience {
+    fn tell(&self, event: &Event) {
+        self.nodes.values().for_each(|node| node.tell(event.clone()));
+    }
+}
+
 impl Engine {
     fn audience(&self) -> MutexGuard<'_, Audience> {
         self.audience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the nodes what became of a connection. They know no more of it than whether all works.
+    fn tell_of_deliveries(&self, change: Change) {
+        if let Change::Found(connects) = change {
+            self.audience().delivered_by = connects;
+        }
+        self.tell(change);
+    }
+
+    /// Tells the nodes what became of a connection. They know no more of it than whether all works, and hear nothing
+    /// while it does not.
     fn tell(&self, change: Change) {
         let mut audience = self.audience();
-        let event = match change {
+        match change {
             Change::Lost => {
+                self.gate.close();
                 audience.lost += 1;
-                (audience.lost == 1).then_some(Event::Down)
+                if audience.lost == 1 {
+                    audience.tell(&Event::Down);
+                }
             }
-            Change::Found => {
+            Change::Found(_) => {
                 audience.lost -= 1;
-                (audience.lost == 0).then_some(Event::Up)
+                if audience.lost == 0 {
+                    audience.tell(&Event::Up);
+                    self.gate.open(audience.delivered_by);
+                }
             }
-            Change::Dropped => Some(Event::SuspectAll),
-        };
-        if let Some(event) = event {
-            audience.nodes.values().for_each(|node| node.tell(event.clone()));
+            Change::Dropped => audience.tell(&Event::SuspectAll),
         }
     }
 
@@ -473,7 +501,8 @@ impl NatsNode {
         let deliveries = &self.engine.deliveries;
         if !self.hearing().contains_key(topic) {
             let subscriber = deliveries.subscribe(self.engine.names.heard(topic)).await?;
-            let hearing = Hearing::new(topic.clone(), subscriber, self.events.clone());
+            let hearing =
+                Hearing::new(topic.clone(), subscriber, Arc::clone(&self.engine.gate), self.events.clone());
             self.hearing().insert(topic.clone(), hearing);
         }
         // On the same connection: when this comes back, the broker has the subscription.

@@ -4,7 +4,7 @@
 //! 2.9 server it often is. The chain would show it, and each time a node would read what is on its way anyway. So what
 //! comes early waits for a moment.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::{Message, Subscriber};
 use tokio::{
@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{envelope, next_message};
+use super::{envelope, gate::Gate, next_message};
 use crate::{Event, Events, Predecessor, Publication, Topic};
 
 /// How long what comes early waits for what should come before it. Raised, what is lost is found later.
@@ -26,8 +26,8 @@ const MAX_EARLY: usize = 64;
 pub(super) struct Hearing(JoinHandle<()>);
 
 impl Hearing {
-    pub(super) fn new(topic: Topic, subscriber: Subscriber, events: Events) -> Self {
-        Self(tokio::spawn(hand_on(topic, subscriber, events)))
+    pub(super) fn new(topic: Topic, subscriber: Subscriber, gate: Arc<Gate>, events: Events) -> Self {
+        Self(tokio::spawn(hand_on(topic, subscriber, gate, events)))
     }
 
     /// Returns when nothing is handed on any more.
@@ -43,7 +43,7 @@ impl Drop for Hearing {
     }
 }
 
-async fn hand_on(topic: Topic, mut subscriber: Subscriber, events: Events) {
+async fn hand_on(topic: Topic, mut subscriber: Subscriber, gate: Arc<Gate>, events: Events) {
     let mut order = Order::default();
     let mut until = None;
     loop {
@@ -61,8 +61,8 @@ async fn hand_on(topic: Topic, mut subscriber: Subscriber, events: Events) {
             () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => order.give_up(),
         };
         until = if order.early.is_empty() { None } else { until.or_else(|| Some(Instant::now() + PATIENCE)) };
-        for publication in ready {
-            events.tell(Event::Published(publication));
+        if gate.is_open() {
+            ready.into_iter().for_each(|publication| events.tell(Event::Published(publication)));
         }
     }
 }

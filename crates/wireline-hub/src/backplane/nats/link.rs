@@ -54,7 +54,8 @@ pub(super) type ClientEvents = mpsc::UnboundedReceiver<async_nats::Event>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     Lost,
-    Found,
+    /// It works, after so many connections.
+    Found(u64),
     /// Something that came was dropped.
     Dropped,
 }
@@ -292,7 +293,7 @@ impl Link {
             tell(Change::Lost);
             connects = self.until_found(&mut events, &ready, condemned).await;
             self.works.send_replace(true);
-            tell(Change::Found);
+            tell(Change::Found(connects));
         }
     }
 
