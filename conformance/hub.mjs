@@ -149,4 +149,38 @@ await group("client in Node", async () => {
   await server.stop();
 });
 
+await group("a node that is drained", async () => {
+  const directory = mkdtempSync(path.join(os.tmpdir(), "wireline-hub-"));
+  const nats = await startNats(directory);
+  const one = await serve("hub/leaving.log", "--hub", "--nats", nats, "--drain", "2");
+  const two = await serve("hub/staying.log", "--hub", "--nats", nats);
+  const way = await switchableWay(one.port);
+  const clients = Array.from({ length: 20 }, () => {
+    const client = { heard: [], resets: 0, hub: new Hub(`ws://127.0.0.1:${way.port}/hub`, { WebSocket }) };
+    const onMessage = ({ data }) => client.heard.push(data);
+    client.ready = client.hub.subscribe("chat:1", { onMessage, onReset: () => client.resets++ }).ready;
+    return client;
+  });
+  await Promise.all(clients.map(({ ready }) => ready));
+  const speaker = new Hub(`ws://127.0.0.1:${two.port}/hub`, { WebSocket });
+  way.to = two.port;
+  const stopped = one.stop("SIGTERM");
+  const wanted = [];
+  for (let n = 0; n < 100; n++) {
+    wanted.push(`${n}`);
+    await speaker.publish("chat:1", `${n}`);
+    await pause(30);
+  }
+  checkEqual("drained: the node ended well", await stopped, 0);
+  check("drained: it sent all away", !one.output.includes("did not go"), one.output.trim().split("\n").at(-1));
+  await waitFor(() => clients.every(({ heard }) => heard.length >= 100), 30);
+  check("drained: everybody heard all, once and in order", clients.every(({ heard }) => isDeepStrictEqual(heard, wanted)));
+  checkEqual("drained: resets", clients.reduce((sum, { resets }) => sum + resets, 0), 0);
+  for (const { hub } of clients) hub.close();
+  speaker.close();
+  way.close();
+  await two.stop();
+  rmSync(directory, { recursive: true, force: true });
+});
+
 await finish();

@@ -87,7 +87,7 @@ pub(crate) struct ConnectArgs {
 
 /// Whom to trust with wss://, and who to be.
 #[derive(Debug, clap::Args)]
-struct TlsArgs {
+pub(crate) struct TlsArgs {
     /// Trust the certificates in this PEM file instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -107,7 +107,7 @@ struct TlsArgs {
 
 impl TlsArgs {
     /// `None` where the library's default does.
-    fn load(&self) -> Result<Option<ClientTls>, TlsError> {
+    pub(crate) fn load(&self) -> Result<Option<ClientTls>, TlsError> {
         let key_pair = self.cert.as_ref().zip(self.key.as_ref());
         let logs_keys = key_log::is_wanted();
         if self.ca.is_none() && !self.insecure && key_pair.is_none() && !logs_keys {

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use ::http::StatusCode;
@@ -57,6 +58,11 @@ pub(crate) struct HubArgs {
     #[arg(long, value_name = "FILE", requires = "hub")]
     token_key: Option<PathBuf>,
 
+    /// At Ctrl-C or SIGTERM, send clients away one by one over so many seconds: they come back, to other nodes if there
+    /// are any
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, requires = "hub")]
+    drain: u64,
+
     /// Publications to keep of each topic, for five minutes, for those who come late or come back
     #[arg(long, value_name = "COUNT", default_value_t = 100, requires = "hub")]
     history: usize,
@@ -68,6 +74,7 @@ pub(crate) struct Service {
     hub: Hub,
     desk: Arc<Desk>,
     is_leaving: Arc<AtomicBool>,
+    drain: Duration,
 }
 
 impl HubArgs {
@@ -106,7 +113,7 @@ impl HubArgs {
         let hub = builder.start();
         let is_leaving = Arc::<AtomicBool>::default();
         let desk = Desk::new(hub.clone(), key, addr.ip().is_loopback(), Arc::clone(&is_leaving));
-        Ok(Service { hub, desk: Arc::new(desk), is_leaving })
+        Ok(Service { hub, desk: Arc::new(desk), is_leaving, drain: Duration::from_secs(self.drain) })
     }
 }
 
@@ -152,9 +159,13 @@ impl Service {
             })
     }
 
-    /// It is not to be asked for anything new.
-    pub(crate) fn leave(&self) {
+    /// Sends all clients away, to other nodes.
+    pub(crate) async fn leave(&self) {
         self.is_leaving.store(true, Ordering::Relaxed);
+        let left = self.hub.drain(self.drain).await;
+        if left > 0 {
+            eprintln!("{left} clients of topics did not go");
+        }
     }
 }
 

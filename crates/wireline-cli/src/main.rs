@@ -7,6 +7,7 @@ mod key_log;
 mod page;
 mod serve;
 mod size;
+mod topics;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,8 @@ enum Command {
     Serve(serve::ServeArgs),
     Connect(connect::ConnectArgs),
     Bench(bench::BenchArgs),
+    Subscribe(topics::SubscribeArgs),
+    Publish(topics::PublishArgs),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +37,8 @@ fn main() -> ExitCode {
         Command::Serve(args) => run(serve::run(args)),
         Command::Connect(args) => run(connect::run(args)),
         Command::Bench(args) => bench::run(args),
+        Command::Subscribe(args) => run(topics::subscribe(args)),
+        Command::Publish(args) => run(topics::publish(args)),
     }
 }
 

@@ -152,7 +152,10 @@ async fn try_run(args: ServeArgs) -> Result<()> {
     tokio::spawn(listener.serve());
     signals.next().await;
     if let Some(hub) = &hub {
-        hub.leave();
+        tokio::select! {
+            () = hub.leave() => {}
+            () = signals.next() => {}
+        }
     }
     drain(&handle, &mut signals).await;
     Ok(())

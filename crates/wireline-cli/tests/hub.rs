@@ -254,3 +254,38 @@ fn a_secret_that_is_none_is_told() {
         assert!(said.contains(options[1]), "{said}");
     }
 }
+
+/// Runs the program to its end; whether it went well, and what it printed.
+fn run(arguments: &[&str], input: &str) -> (bool, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_wireline"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    child.stdin.take().expect("it is piped").write_all(input.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn topics_are_heard_and_published_from_the_terminal() {
+    let program = Program::start(&[]);
+    let url = format!("ws://{}/hub", program.addr);
+    let (went_well, _, said) = run(&["publish", &url, "chat:1", "one word"], "");
+    assert!(went_well, "{said}");
+    let (went_well, _, said) = run(&["publish", &url, "chat:1"], "line 1\n\nGrüße\n");
+    assert!(went_well, "{said}");
+    let heard = run(&["subscribe", &url, "chat:1", "--last", "10", "--count", "4"], "");
+    assert_eq!((heard.0, &*heard.1), (true, "one word\nline 1\n\nGrüße\n"), "{}", heard.2);
+    let (went_well, printed, said) =
+        run(&["subscribe", &url, "chat:1", "--last", "1", "--count", "1", "--positions"], "");
+    assert!(went_well && printed.ends_with("\tGrüße\n"), "{printed} {said}");
+    // Where nobody may.
+    let (went_well, _, said) = run(&["publish", &url, "news", "words"], "");
+    assert!(!went_well && said.contains("forbidden"), "{said}");
+    let (went_well, _, said) = run(&["subscribe", &format!("ws://{}/nothing", program.addr), "news"], "");
+    assert!(!went_well && said.contains("404"), "{said}");
+}

@@ -113,6 +113,7 @@ export class Hub {
     } catch (error) {
       return error instanceof SyntaxError ? this.#end(error) : this.#lose();
     }
+    socket.onerror = () => {}; // npm `ws` throws otherwise; what comes of it, onclose tells
     socket.onmessage = ({ data }) => socket === this.#socket && this.#receive(data);
     socket.onclose = ({ code, reason }) => {
       if (socket !== this.#socket) return;

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 use wireline::{Message, Request};
 
 use self::{
@@ -96,6 +96,10 @@ struct Inner {
     rules: Rules,
     hooks: Hooks,
     counters: Arc<Counters>,
+    /// How many there are.
+    connections: watch::Sender<usize>,
+    /// In what time all have to go.
+    leaving: watch::Sender<Option<Duration>>,
     publishing: Semaphore,
     max_subscriptions: usize,
 }
@@ -199,10 +203,25 @@ impl Hub {
         !self.inner.shards.iter().any(|shard| shard.is_cut_off.load(Ordering::Relaxed))
     }
 
+    /// Sends all clients away, one by one over that time, so that they come back to other nodes and go on where they
+    /// were: with `bye`, and 3004. Who comes meanwhile gets a 503. It is ready when all have gone, and 5 seconds after
+    /// that time at the latest; how many are left is said. What remains is to shut down the server.
+    ///
+    /// # Cancel safety
+    /// Dropped early, what it began goes on.
+    pub async fn drain(&self, over: Duration) -> usize {
+        const FAREWELL: Duration = Duration::from_secs(5);
+        self.inner.leaving.send_replace(Some(over));
+        let mut connections = self.inner.connections.subscribe();
+        let gone = connections.wait_for(|count| *count == 0);
+        let _ = tokio::time::timeout(over.saturating_add(FAREWELL), gone).await;
+        *self.inner.connections.borrow()
+    }
+
     /// How large it is, and what it has done.
     pub async fn stats(&self) -> HubStats {
         let mut stats = HubStats {
-            connections: self.inner.counters.connections.load(Ordering::Relaxed),
+            connections: *self.inner.connections.borrow(),
             publications: self.inner.counters.publications.load(Ordering::Relaxed),
             frames: self.inner.counters.frames.load(Ordering::Relaxed),
             deliveries: self.inner.counters.deliveries.load(Ordering::Relaxed),
@@ -247,6 +266,10 @@ pub struct HubStats {
 }
 
 impl Inner {
+    fn is_leaving(&self) -> bool {
+        self.leaving.borrow().is_some()
+    }
+
     fn shard_of(&self, topic: &Topic) -> usize {
         let hash = self.hasher.hash_one(topic);
         // A remainder of a number of shards is one of them.
@@ -507,6 +530,8 @@ impl HubBuilder {
             rules: Arc::clone(&self.rules),
             hooks: self.hooks,
             counters: Arc::default(),
+            connections: watch::Sender::default(),
+            leaving: watch::Sender::default(),
             publishing: Semaphore::new(MAX_PUBLISHING),
             max_subscriptions: self.max_subscriptions,
         };

@@ -52,6 +52,8 @@ pub(crate) mod code {
     pub(crate) const UNAVAILABLE: u16 = 3002;
     /// Who it is was true for so long. Come back with a new token.
     pub(crate) const EXPIRED: u16 = 3003;
+    /// The node is going. Come back, to another.
+    pub(crate) const LEAVING: u16 = 3004;
     /// Not what the protocol has.
     pub(crate) const MALFORMED: u16 = 3500;
     /// Who it is was not believed, or not said in time.

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use wireline::{Prepared, SendError, Socket};
@@ -15,8 +15,6 @@ use crate::{
 /// What a hub has done, on all of its nodes.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    /// Connections that there are.
-    pub(super) connections: AtomicUsize,
     pub(super) publications: AtomicU64,
     pub(super) frames: AtomicU64,
     pub(super) deliveries: AtomicU64,

@@ -1,12 +1,11 @@
 //! One connection, from its opening to its end.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 use wireline::{Message, Prepared, Request, Result, WebSocket};
 
 use super::{Inner, TopicRules, outlet::SocketOutlet, shard::Command as ShardCommand};
@@ -30,6 +29,18 @@ const SILENCE: Duration = Duration::from_secs(25);
 /// come all at once.
 const RETRY_MS: [u64; 2] = [500, 20_000];
 
+/// In what time, in milliseconds, clients that are told to go are to come back: they go one by one as it is.
+const LEAVING_RETRY_MS: [u64; 2] = [0, 1000];
+
+/// Why the hub ends a connection.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    /// Who it is was true for so long.
+    Expired,
+    /// The node is drained.
+    Leaving,
+}
+
 /// Bytes of a key that is taken for random: 128 bits in base64.
 const UNGUESSABLE: usize = 22;
 
@@ -39,8 +50,10 @@ struct Session {
     client: Client,
     ws: WebSocket,
     wire: Wire,
-    /// When the client has to come back with a new token.
-    expires: Option<Instant>,
+    /// When the client has to go, and why.
+    ends: Option<(Instant, Ending)>,
+    /// The hub's word that all have to go.
+    leaving: watch::Receiver<Option<Duration>>,
     topics: HashSet<Topic>,
     /// Shards that know the connection.
     shards: Vec<usize>,
@@ -48,6 +61,9 @@ struct Session {
 
 /// Speaks `hub.v1`.
 pub(super) async fn serve(hub: Arc<Inner>, request: Request) -> Result<()> {
+    if hub.is_leaving() {
+        return refuse(request).await;
+    }
     let connect = connect(&request);
     let ws = request.accept().protocol(hub_v1::NAME).await?;
     let Some((mut session, broadcasts)) = authenticate(hub, connect, ws).await? else { return Ok(()) };
@@ -58,6 +74,9 @@ pub(super) async fn serve(hub: Arc<Inner>, request: Request) -> Result<()> {
 
 /// Speaks about one topic without words of its own.
 pub(super) async fn serve_topic(hub: Arc<Inner>, request: Request, topic: Topic, last: usize) -> Result<()> {
+    if hub.is_leaving() {
+        return refuse(request).await;
+    }
     let connect = connect(&request);
     let client_ip = connect.client_ip;
     let id = ConnectionId(crate::entropy::number());
@@ -81,6 +100,12 @@ pub(super) async fn serve_topic(hub: Arc<Inner>, request: Request, topic: Topic,
         session.ws.writable().await;
     }
     Ok(())
+}
+
+/// A node that is drained sends clients elsewhere.
+async fn refuse(request: Request) -> Result<()> {
+    let reject = request.reject(http::StatusCode::SERVICE_UNAVAILABLE).header("Retry-After", "1");
+    reject.body("this node is leaving\n").await
 }
 
 fn connect(request: &Request) -> Connect {
@@ -123,21 +148,49 @@ async fn authenticate(
 
 impl Session {
     fn new(hub: Arc<Inner>, client: Client, ws: WebSocket, wire: Wire, expires: Option<Instant>) -> Self {
-        hub.counters.connections.fetch_add(1, Ordering::Relaxed);
-        Self { hub, client, ws, wire, expires, topics: HashSet::new(), shards: Vec::new() }
+        hub.connections.send_modify(|count| *count += 1);
+        let mut leaving = hub.leaving.subscribe();
+        // What was said before is heard, too.
+        leaving.mark_changed();
+        let ends = expires.map(|at| (at, Ending::Expired));
+        Self { hub, client, ws, wire, ends, leaving, topics: HashSet::new(), shards: Vec::new() }
     }
 
     /// The next message. When the client's time is over its connection is closed.
     async fn next(&mut self) -> Result<Option<Message>> {
-        if let Some(expires) = self.expires {
+        loop {
+            let at = self.ends.map(|(at, _)| at);
             tokio::select! {
                 message = self.ws.recv() => return Ok(message?),
-                () = tokio::time::sleep_until(expires) => {}
+                Ok(()) = self.leaving.changed() => self.plan_to_leave(),
+                () = tokio::time::sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => self.end()?,
             }
-            self.expires = None;
-            self.ws.close_with(code::EXPIRED, "expired")?;
         }
-        Ok(self.ws.recv().await?)
+    }
+
+    /// Some time in that which the hub has, so that not all clients go at once.
+    fn plan_to_leave(&mut self) {
+        let Some(over) = *self.leaving.borrow_and_update() else { return };
+        let at = Instant::now() + over.mul_f64(f64::from(crate::entropy::mark()) / f64::from(u32::MAX));
+        if self.ends.is_none_or(|(expires, _)| at < expires) {
+            self.ends = Some((at, Ending::Leaving));
+        }
+    }
+
+    /// Sends the client away.
+    fn end(&mut self) -> Result<()> {
+        match self.ends.take() {
+            Some((_, Ending::Expired)) => self.ws.close_with(code::EXPIRED, "expired")?,
+            Some((_, Ending::Leaving)) => {
+                if self.wire == Wire::HubV1 {
+                    let bye = Prepared::new(hub_v1::bye(LEAVING_RETRY_MS));
+                    let _ = self.ws.socket().try_send_prepared_within(&bye, usize::MAX);
+                }
+                self.ws.close_with(code::LEAVING, "leaving")?;
+            }
+            None => {}
+        }
+        Ok(())
     }
 
     async fn run(mut self) -> Result<()> {
@@ -265,7 +318,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.hub.counters.connections.fetch_sub(1, Ordering::Relaxed);
+        self.hub.connections.send_modify(|count| *count -= 1);
         for shard in &self.shards {
             let _ = self.hub.shards[*shard].commands.send(ShardCommand::Disconnect(self.client.id()));
         }

@@ -204,6 +204,11 @@ pub(crate) fn authenticated(request: u64, connection: &str, silence: u64, retry:
     line(&Authenticated { re: request, conn: connection, ping: silence, retry }).into()
 }
 
+/// The client is to go, and to come back within so many milliseconds.
+pub(crate) fn bye(retry: [u64; 2]) -> Message {
+    line(&Bye { ev: "bye", retry }).into()
+}
+
 pub(crate) fn published(request: u64, position: Position) -> Message {
     line(&Positioned { re: request, pos: &position.to_string() }).into()
 }
@@ -270,6 +275,12 @@ struct Authenticated<'p> {
     re: u64,
     conn: &'p str,
     ping: u64,
+    retry: [u64; 2],
+}
+
+#[derive(Serialize)]
+struct Bye {
+    ev: &'static str,
     retry: [u64; 2],
 }
 

@@ -247,3 +247,39 @@ async fn a_topics_name_that_is_none_is_an_error() {
     assert!(hub.publish("", "x").await.is_err());
     assert!(hub.publish(topic(), "x").await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_is_drained_sends_its_clients_away_one_by_one() {
+    let hub = Hub::new();
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(Client::connect(&hub).await);
+    }
+    let before = tokio::time::Instant::now();
+    let draining = tokio::spawn({
+        let hub = hub.clone();
+        async move { hub.drain(Duration::from_secs(60)).await }
+    });
+    let mut went = Vec::new();
+    for client in &mut clients {
+        let bye = client.hear().await;
+        assert_eq!((&bye.header["ev"], &bye.header["retry"]), (&json!("bye"), &json!([0, 1000])));
+        assert_eq!(client.close_code().await, 3004);
+        went.push(before.elapsed());
+    }
+    assert_eq!(draining.await.expect("it does not panic"), 0);
+    // Spread over the time, and within it.
+    let last = went.last().copied().unwrap_or_default();
+    assert!((Duration::from_secs(20)..Duration::from_secs(61)).contains(&last), "{last:?}");
+    let refused =
+        wireline::testing::Network::new().connect(&crate::client::server(&hub), "ws://hub.example/");
+    match refused.protocols(["hub.v1"]).await {
+        Err(wireline::ConnectError::Rejected(response)) => {
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()["retry-after"]),
+                (503, &"1".parse().expect("it is one"))
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
