@@ -251,8 +251,12 @@ async function connectOver(session, path, headers = {}) {
   return { request, status: answer[":status"], protocol: answer["sec-websocket-protocol"] };
 }
 
+// MiB that a session of Node's may hold: 20 WebSockets with a message of 1 MiB on its way there and back are more than the
+// 10 that it otherwise has, beyond which it resets streams.
+const maxSessionMemory = 100;
+
 async function session(origin, options) {
-  const session = http2.connect(origin, options);
+  const session = http2.connect(origin, { maxSessionMemory, ...options });
   await once(session, "remoteSettings");
   return session;
 }
@@ -318,8 +322,8 @@ await group("http2 server", async () => {
   const { ca, cert, key } = certificates(path.join(reports, "node-peers", "http2-tls"));
   const tls = { cert: readFileSync(cert), key: readFileSync(key) };
   const servers = {
-    plain: http2.createServer({ settings }),
-    tls: http2.createSecureServer({ settings, ...tls }),
+    plain: http2.createServer({ settings, maxSessionMemory }),
+    tls: http2.createSecureServer({ settings, maxSessionMemory, ...tls }),
     "without CONNECT": http2.createSecureServer({ ...tls, allowHTTP1: true }),
   };
   const fallback = new WebSocketServer({ noServer: true });
