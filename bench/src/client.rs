@@ -63,9 +63,20 @@ impl Conversation {
     /// # Panics
     /// Never: it is text.
     pub fn message(&mut self) -> String {
-        let text = text(self.sent);
-        self.sent += 1;
+        let text = self.text();
+        self.sent();
         str::from_utf8(&text).expect("it is text").to_owned()
+    }
+
+    /// The text of the next message, for who counts with [`sent`](Self::sent) that it went.
+    #[must_use]
+    pub fn text(&self) -> [u8; 20] {
+        text(self.sent)
+    }
+
+    /// Counts a message that was sent.
+    pub fn sent(&mut self) {
+        self.sent += 1;
     }
 
     /// Takes an answer.
@@ -148,6 +159,18 @@ where
     F: Fn(Conversation) -> T,
     T: Future<Output = Outcome> + Send + 'static,
 {
+    run_sharing(1, |mut conversations| talk(conversations.remove(0)));
+}
+
+/// The same where so many conversations share a connection: `talk` gets those of one.
+///
+/// # Panics
+/// As [`run`] does.
+pub fn run_sharing<F, T>(sharing: u64, talk: F)
+where
+    F: Fn(Vec<Conversation>) -> T,
+    T: Future<Output = Outcome> + Send + 'static,
+{
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [_, connections, in_flight, warmup, seconds, server_pid, ..] = &args[..] else {
         panic!("the arguments: PORT CONNECTIONS IN_FLIGHT WARMUP SECONDS SERVER_PID");
@@ -159,8 +182,10 @@ where
     assert_eq!(address.ip(), Ipv4Addr::LOCALHOST);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        for number in 0..connections {
-            let talking = talk(Conversation { address, in_flight, number, sent: 0, answered: 0 });
+        for first in (0..connections).step_by(sharing as usize) {
+            let numbers = first..connections.min(first + sharing);
+            let conversation = |number| Conversation { address, in_flight, number, sent: 0, answered: 0 };
+            let talking = talk(numbers.map(conversation).collect());
             tokio::spawn(tokio::task::unconstrained(async move {
                 let outcome = talking.await;
                 eprintln!("a connection ended: {outcome:?}");

@@ -6,6 +6,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::TcpStream;
 
 pub mod client;
+pub mod http2;
 pub mod tls;
 
 /// Connections that wait to be accepted; Linux allows so many by default.

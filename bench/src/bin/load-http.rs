@@ -1,13 +1,14 @@
 //! A load over the versions of HTTP, ten WebSockets on a connection where there can be several: `http1`, `http2` or
-//! `http3 CERTIFICATE` behind the arguments that every client has. It is made of wireline's client, and checks every
-//! answer; what it costs itself is told too.
+//! `http3 CERTIFICATE` behind the arguments that every client has. Over HTTP/2 it is [`wireline_bench::http2`], else
+//! made of wireline's client. It checks every answer; what it costs itself is told too.
 
 use std::sync::LazyLock;
 
 use wireline::{Client, ClientTls, Config, Connect};
 use wireline_bench::{
     behind,
-    client::{Conversation, Outcome, run},
+    client::{Conversation, Outcome, run, run_sharing},
+    http2,
 };
 
 /// WebSockets that share a connection.
@@ -22,15 +23,16 @@ static TLS: LazyLock<Option<ClientTls>> = LazyLock::new(|| {
 });
 
 fn main() {
-    run(talk);
+    match behind("http2") {
+        Some(_) => run_sharing(SHARING, http2::talk),
+        None => run(talk),
+    }
 }
 
 fn connect(conversation: &Conversation) -> Connect {
     let client = &CLIENTS[(conversation.number / SHARING) as usize];
     if behind("http1").is_some() {
         client.connect(conversation.url())
-    } else if behind("http2").is_some() {
-        client.connect(conversation.url()).http2()
     } else {
         let tls = TLS.clone().expect("http1, http2 or http3 CERTIFICATE");
         client.connect(conversation.url().replace("ws:", "wss:")).tls(tls).http3()
