@@ -9,7 +9,7 @@
 //! elsewhere, keeps the timers, and sees the connection to its end.
 
 mod alarms;
-mod buffers;
+pub(crate) mod buffers;
 mod contexts;
 mod core;
 mod inbox;

@@ -1,6 +1,8 @@
 //! HTTP/2 (RFC 9113), by the crate h2: a request's stream as a byte stream (RFC 8441), and connections that
 //! are looked after.
 
+mod cork;
+
 use std::{
     io,
     pin::Pin,
@@ -12,6 +14,8 @@ use bytes::{Buf as _, Bytes};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub(crate) use self::cork::{Cork, Corked, cork};
 
 /// After so much time a PING is sent, and after so much again without its answer the connection is given up.
 const KEEPALIVE: Duration = Duration::from_secs(20);

@@ -1,19 +1,26 @@
 //! The handshake over HTTP/2: an extended CONNECT (RFC 8441).
 
 use std::{
+    future::{Future as _, poll_fn},
+    io,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use h2::{Ping, client::SendRequest, ext::Protocol};
+use h2::{
+    Ping,
+    client::{self, SendRequest},
+    ext::Protocol,
+};
 use http::{Request, Response};
 
 use super::exchange::Rest;
 use crate::{
     ConnectError,
-    http2::{MAX_HEAD, Receiver, SEND_BUFFER, Tunnel, is_unprocessed, lost, silence},
+    http2::{Cork, Corked, MAX_HEAD, Receiver, SEND_BUFFER, Tunnel, cork, is_unprocessed, lost, silence},
     transport::Transport,
 };
 
@@ -51,12 +58,13 @@ impl Connection {
         transport: Transport,
         remote_addr: Option<SocketAddr>,
     ) -> Result<Option<Self>, ConnectError> {
-        let mut http = h2::client::Builder::new();
+        let mut http = client::Builder::new();
         http.enable_push(false)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD)
             .max_send_buffer_size(SEND_BUFFER);
+        let (transport, cork) = cork(transport);
         let (sender, mut connection) = http.handshake(transport).await.map_err(failed)?;
         let mut pings = connection.ping_pong();
         // The server's SETTINGS, which say whether it knows extended CONNECT, are its first frame (section 3.4), and
@@ -78,10 +86,11 @@ impl Connection {
         if !sender.is_extended_connect_protocol_enabled() {
             return Ok(None);
         }
+        cork.begin();
         // Ends with its last stream.
         tokio::spawn(async move {
             let ended = tokio::select! {
-                ended = connection => ended,
+                ended = run(connection, cork) => ended,
                 () = silence(pings) => return tracing::debug!("an HTTP/2 connection fell silent"),
             };
             if let Err(error) = ended {
@@ -145,6 +154,18 @@ impl WeakConnection {
     pub(super) fn is_gone(&self) -> bool {
         self.0.upgrade().is_none_or(|shared| matches!(shared.poll_ready(), Poll::Ready(Err(_))))
     }
+}
+
+/// Drives a connection to its end. What it has to say goes at the end of each turn.
+async fn run(mut connection: client::Connection<Corked>, cork: Cork) -> io::Result<()> {
+    poll_fn(|cx| {
+        let ended = Pin::new(&mut connection).poll(cx);
+        match cork.poll_release(cx) {
+            Poll::Ready(Err(error)) if ended.is_pending() => Poll::Ready(Err(error)),
+            _ => ended.map_err(lost),
+        }
+    })
+    .await
 }
 
 fn failed(error: h2::Error) -> ConnectError {

@@ -36,12 +36,12 @@ pub(super) fn with_read_buffer<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
 
 /// An empty buffer to encode into.
 #[inline]
-pub(super) fn take_bytes() -> Vec<u8> {
+pub(crate) fn take_bytes() -> Vec<u8> {
     SPARE.with_borrow_mut(|spares| spares.bytes.pop()).unwrap_or_else(|| Vec::with_capacity(FRESH_BUFFER))
 }
 
 #[inline]
-pub(super) fn keep_bytes(mut buffer: Vec<u8>) {
+pub(crate) fn keep_bytes(mut buffer: Vec<u8>) {
     // A thread that ends has no spares any more.
     let _ = SPARE.try_with(|spares| {
         let mut spares = spares.borrow_mut();

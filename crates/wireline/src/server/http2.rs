@@ -1,9 +1,12 @@
 //! HTTP/2 on a transport (RFC 9113), with WebSockets (RFC 8441).
 
-use std::{future::poll_fn, io, time::Duration};
+use std::{future::poll_fn, io, task::Poll, time::Duration};
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, server::SendResponse};
+use h2::{
+    Reason, RecvStream,
+    server::{self, SendResponse},
+};
 use http::Response;
 use http_body::Body;
 use tokio::sync::watch;
@@ -14,7 +17,7 @@ use super::{
 };
 use crate::{
     error::BoxError,
-    http2::{MAX_HEAD, Receiver, SEND_BUFFER, Tunnel, lost, silence},
+    http2::{Cork, Corked, MAX_HEAD, Receiver, SEND_BUFFER, Tunnel, cork, lost, silence},
     transport::Transport,
 };
 
@@ -29,15 +32,17 @@ pub(super) async fn serve(
     mut phase: watch::Receiver<Phase>,
     timeout: Duration,
 ) -> io::Result<()> {
-    let mut http = h2::server::Builder::new();
+    let mut http = server::Builder::new();
     http.enable_connect_protocol()
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER);
+    let (transport, cork) = cork(transport);
     let greeted = tokio::time::timeout(timeout, http.handshake(transport)).await;
     let mut connection = greeted.map_err(|_| io::ErrorKind::TimedOut)?.map_err(lost)?;
+    cork.begin();
     let (_under_way, lease) = watch::channel(());
     let places = Places::new();
     let silence = std::pin::pin!(silence(connection.ping_pong()));
@@ -51,9 +56,8 @@ pub(super) async fn serve(
                 is_closing = true;
                 connection.graceful_shutdown();
             }
-            accepted = connection.accept() => {
-                let Some(accepted) = accepted else { return Ok(()) };
-                let (request, mut respond) = accepted.map_err(lost)?;
+            accepted = accept(&mut connection, &cork) => {
+                let Some((request, mut respond)) = accepted? else { return Ok(()) };
                 has_begun = true;
                 let Some(place) = places.take() else {
                     respond.send_reset(Reason::REFUSED_STREAM);
@@ -67,6 +71,21 @@ pub(super) async fn serve(
             () = silence.as_mut() => return Err(io::ErrorKind::TimedOut.into()),
         }
     }
+}
+
+/// The next request, if there will be one. What the connection has to say goes at the end of each turn.
+async fn accept(
+    connection: &mut server::Connection<Corked, Bytes>,
+    cork: &Cork,
+) -> io::Result<Option<(http::Request<RecvStream>, SendResponse<Bytes>)>> {
+    poll_fn(|cx| {
+        let accepted = connection.poll_accept(cx).map(Option::transpose);
+        match cork.poll_release(cx) {
+            Poll::Ready(Err(error)) if accepted.is_pending() => Poll::Ready(Err(error)),
+            _ => accepted.map_err(lost),
+        }
+    })
+    .await
 }
 
 async fn serve_request(
