@@ -22,7 +22,8 @@ fn main() {
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) {
     if wireline_bench::behind("http2").is_some() {
         let mut http = http2::Builder::new(TokioExecutor::new());
-        let connection = http.enable_connect_protocol().serve_connection(TokioIo::new(stream), service_fn(accept));
+        let connection =
+            http.enable_connect_protocol().serve_connection(TokioIo::new(stream), service_fn(accept));
         let _ = connection.await;
         return;
     }
