@@ -47,6 +47,8 @@ AGENT = "wireline"
 HERE = Path(__file__).resolve().parent
 # Sections 1 to 10 take well under a minute together, 12 some minutes; a hanging case must not hang the run.
 SECTION_TIMEOUT = 900
+# Over HTTP/3 section 12 is 90 times some seconds of aioquic's.
+HTTP3_SECTION_TIMEOUT = 3600
 
 KOSOKU = [ROOT / ".tools" / "conformance" / "bin" / "python3", HERE / "kosoku_run.py"]
 
@@ -107,6 +109,10 @@ class Wire:
         program, script, direction, *files = command
         with Process([program, script, direction, port, *files], log) as bridge:
             yield bridge.port
+
+    @property
+    def section_timeout(self):
+        return HTTP3_SECTION_TIMEOUT if self.name == "http3" else SECTION_TIMEOUT
 
     def reports(self, role):
         return "autobahn-" + role + ("" if self.name == "http1" else f"-{self.name}")
@@ -181,7 +187,8 @@ def test_server(checks, runs, wire):
             for run in chosen:
                 out = reports / run.directory
                 command = [*KOSOKU, "-m", "fuzzingclient", *run.suite_options, "-o", out]
-                run_logged([*command, f"127.0.0.1:{port}"], reports / f"{run.directory}.log")
+                log = reports / f"{run.directory}.log"
+                run_logged([*command, f"127.0.0.1:{port}"], log, wire.section_timeout)
                 judge(checks, run, read_report(out), out)
             checks.check("the server still runs", server.alive())
             if wire.name != "http1":
@@ -204,7 +211,8 @@ def test_client(checks, runs, wire):
             url = f"wss://localhost:{port}" if wire.name == "http3" else f"ws://127.0.0.1:{port}"
             # Section 13 wants a client that can do without context takeover, and the others one that need not.
             options = [*wire.connecting, *(["--no-context-takeover"] if run.section == 13 else [])]
-            status = run_logged([client, url, AGENT, *options], reports / f"client-{run.directory}.log")
+            log = reports / f"client-{run.directory}.log"
+            status = run_logged([client, url, AGENT, *options], log, wire.section_timeout)
             # The client's call of updateReports ends the suite, which then writes its report.
             if status == 0:
                 suite.wait(30)
@@ -212,7 +220,7 @@ def test_client(checks, runs, wire):
         checks.check(f"{run.name}: the client ended well", status == 0, f"status {status}")
 
 
-def run_logged(command, log):
+def run_logged(command, log, timeout):
     """Runs a command to its end, or to the time limit; its exit status, None at the limit."""
     with log.open("w") as output:
         try:
@@ -221,7 +229,7 @@ def run_logged(command, log):
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                timeout=SECTION_TIMEOUT,
+                timeout=timeout,
             ).returncode
         except (subprocess.TimeoutExpired, OSError) as error:
             output.write(f"{error}\n")
