@@ -19,6 +19,12 @@ pub(crate) fn mark() -> u32 {
     u32::from_ne_bytes(take())
 }
 
+/// Anything from 0 to 1.
+#[cfg(feature = "client")]
+pub(crate) fn fraction() -> f64 {
+    f64::from(u32::from_ne_bytes(take())) / f64::from(u32::MAX)
+}
+
 fn take<const N: usize>() -> [u8; N] {
     POOL_BYTES.with_borrow_mut(|(bytes, used)| {
         if *used + N > POOL {

@@ -2,6 +2,8 @@
 
 mod authorize;
 pub mod backplane;
+#[cfg(feature = "client")]
+pub mod client;
 mod entropy;
 mod history;
 mod hub;

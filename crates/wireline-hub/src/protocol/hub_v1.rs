@@ -131,7 +131,7 @@ fn start(since: Option<String>, last: Option<usize>) -> Result<Start, Malformed>
 }
 
 /// The message without its header.
-fn payload(message: Message, start: usize) -> Message {
+pub(crate) fn payload(message: Message, start: usize) -> Message {
     let is_text = message.as_text().is_some();
     let bytes = message.into_bytes();
     let payload = bytes.slice(start.min(bytes.len())..);
@@ -152,7 +152,7 @@ pub(super) fn publication(publication: &Publication) -> Message {
     }
 }
 
-fn with_payload(header: &str, message: &Message) -> Message {
+pub(crate) fn with_payload(header: &str, message: &Message) -> Message {
     let mut bytes = Vec::with_capacity(header.len() + 1 + message.len());
     bytes.extend_from_slice(header.as_bytes());
     bytes.push(b'\n');
@@ -301,7 +301,7 @@ struct Who<'p> {
     who: Vec<&'p str>,
 }
 
-fn line(value: &impl Serialize) -> String {
+pub(crate) fn line(value: &impl Serialize) -> String {
     // Strings, numbers and lists of these always have a form in JSON.
     serde_json::to_string(value).unwrap_or_default()
 }
