@@ -66,13 +66,13 @@ use std::{
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use wireline::{Backoff, Message};
 
-pub use self::{
-    error::ClientError,
-    subscription::{Event, Subscribe, Subscription},
-};
 use self::{
     dialogue::{Answer, Publishing},
     task::{Connections, Status},
+};
+pub use self::{
+    error::ClientError,
+    subscription::{Event, Subscribe, Subscription},
 };
 use crate::{Member, Position, Topic};
 
@@ -105,12 +105,24 @@ struct Shared {
 
 /// What handles want of the client's task.
 enum Command {
-    Subscribe { topic: Topic, feed: dialogue::Feed },
+    Subscribe {
+        topic: Topic,
+        feed: dialogue::Feed,
+    },
     /// The subscription of this key.
-    Unsubscribe { topic: Topic, key: u64 },
-    CatchUp { topic: Topic, key: u64 },
+    Unsubscribe {
+        topic: Topic,
+        key: u64,
+    },
+    CatchUp {
+        topic: Topic,
+        key: u64,
+    },
     Publish(Publishing),
-    Who { topic: Topic, answer: Answer<Vec<Member>> },
+    Who {
+        topic: Topic,
+        answer: Answer<Vec<Member>>,
+    },
     Close,
 }
 
@@ -188,11 +200,7 @@ impl Client {
 
 impl Shared {
     /// Has something asked that counts as so much, and waits for the answer.
-    async fn ask<T>(
-        &self,
-        cost: u32,
-        command: impl FnOnce(Answer<T>) -> Command,
-    ) -> Result<T, ClientError> {
+    async fn ask<T>(&self, cost: u32, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, ClientError> {
         let permits = Arc::clone(&self.publishing);
         let permit = permits.acquire_many_owned(cost.clamp(LEAST_COST, PUBLISHING_LIMIT)).await;
         let permit = permit.map_err(|_| self.why())?;
@@ -256,7 +264,10 @@ impl ConnectClient {
     ///
     /// let connect = Client::connect("wss://example.com/hub").with(|connect| connect.header("Cookie", "id=1"));
     /// ```
-    pub fn with(mut self, set: impl Fn(wireline::Connect) -> wireline::Connect + Send + Sync + 'static) -> Self {
+    pub fn with(
+        mut self,
+        set: impl Fn(wireline::Connect) -> wireline::Connect + Send + Sync + 'static,
+    ) -> Self {
         self.options = Some(Arc::new(set));
         self
     }
@@ -297,7 +308,10 @@ impl IntoFuture for ConnectClient {
 
 impl fmt::Debug for ConnectClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectClient").field("url", &self.url).field("backoff", &self.backoff).finish_non_exhaustive()
+        f.debug_struct("ConnectClient")
+            .field("url", &self.url)
+            .field("backoff", &self.backoff)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,7 @@
 //! What topics and slow consumers cost in memory, counted at the allocator, under virtual time.
 
+#![allow(clippy::print_stdout, reason = "its figures are worth reading")]
+
 #[expect(dead_code, reason = "the client of the hub's tests can do more than is needed here")]
 #[path = "hub/client.rs"]
 mod client;

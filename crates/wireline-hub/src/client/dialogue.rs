@@ -166,11 +166,17 @@ impl Feed {
 #[derive(Debug)]
 enum Request {
     Authenticate,
-    Subscribe { topic: Topic, key: u64 },
+    Subscribe {
+        topic: Topic,
+        key: u64,
+    },
     /// Nobody waits for the answer.
     Unsubscribe,
     Publish(Box<Publishing>),
-    Who { topic: Topic, answer: Answer<Vec<Member>> },
+    Who {
+        topic: Topic,
+        answer: Answer<Vec<Member>>,
+    },
 }
 
 impl Request {
@@ -357,13 +363,13 @@ impl Dialogue {
 
     // Commands.
 
-    pub(super) fn subscribe(&mut self, topic: Topic, feed: Feed) {
-        if self.topics.contains_key(&topic) {
+    pub(super) fn subscribe(&mut self, topic: &Topic, feed: Feed) {
+        if self.topics.contains_key(topic) {
             return feed.end(ClientError::AlreadySubscribed);
         }
         self.topics.insert(topic.clone(), feed);
         if self.phase == Phase::Open {
-            self.ask_for(&topic);
+            self.ask_for(topic);
         }
     }
 
@@ -412,7 +418,8 @@ impl Dialogue {
         let key = feed.key;
         let id = self.number(Request::Subscribe { topic: topic.clone(), key });
         let t = Some(&**topic);
-        self.outgoing.push_back(wire::Request { op: "sub", id, t, since, last, ..Default::default() }.encode());
+        self.outgoing
+            .push_back(wire::Request { op: "sub", id, t, since, last, ..Default::default() }.encode());
     }
 
     fn ask_to_end(&mut self, topic: &Topic) {

@@ -130,8 +130,15 @@ impl IntoFuture for Subscribe {
             let feed = Feed::new(key, Arc::clone(&queue), since, last, Answer::new(sender, None));
             shared.send(Command::Subscribe { topic: topic.clone(), feed })?;
             // From now on it ends with its subscription, heard of or not.
-            let mut subscription =
-                Subscription { shared, topic, key, queue, position: None, is_recovered: false, has_failed: false };
+            let mut subscription = Subscription {
+                shared,
+                topic,
+                key,
+                queue,
+                position: None,
+                is_recovered: false,
+                has_failed: false,
+            };
             match answered.await {
                 Ok(Ok(Subscribed { position, is_recovered })) => {
                     (subscription.position, subscription.is_recovered) = (Some(position), is_recovered);

@@ -259,7 +259,7 @@ impl Task {
     fn handle_command(&mut self, command: Option<Command>) -> Result<(), ClientError> {
         match command {
             None | Some(Command::Close) => return Err(ClientError::Ended),
-            Some(Command::Subscribe { topic, feed }) => self.dialogue.subscribe(topic, feed),
+            Some(Command::Subscribe { topic, feed }) => self.dialogue.subscribe(&topic, feed),
             Some(Command::Unsubscribe { topic, key }) => self.dialogue.unsubscribe(&topic, key),
             Some(Command::CatchUp { topic, key }) => self.dialogue.catch_up(&topic, key),
             Some(Command::Publish(publishing)) => self.dialogue.publish(publishing, now()),
@@ -273,7 +273,11 @@ impl Task {
 async fn lost(ws: &WebSocket) -> Ended {
     let event = ws.closed().await;
     let code = u16::from(event.code);
-    if LASTING.contains(&code) { Ended::For(ClientError::Closed(event)) } else { Ended::Lost(Some(event.code)) }
+    if LASTING.contains(&code) {
+        Ended::For(ClientError::Closed(event))
+    } else {
+        Ended::Lost(Some(event.code))
+    }
 }
 
 /// Waits for a time that may not come.

@@ -65,12 +65,15 @@ impl Talk {
         headers.collect()
     }
 
-    fn subscribe(&mut self, capacity: usize) -> (Arc<Queue>, oneshot::Receiver<Result<Subscribed, ClientError>>) {
+    fn subscribe(
+        &mut self,
+        capacity: usize,
+    ) -> (Arc<Queue>, oneshot::Receiver<Result<Subscribed, ClientError>>) {
         let (sender, answered) = oneshot::channel();
         let queue = Arc::new(Queue::new(capacity));
         self.keys += 1;
         let feed = Feed::new(self.keys, Arc::clone(&queue), None, None, Answer::new(sender, None));
-        self.dialogue.subscribe(tea(), feed);
+        self.dialogue.subscribe(&tea(), feed);
         (queue, answered)
     }
 
@@ -87,7 +90,8 @@ impl Talk {
         let (sender, answered) = oneshot::channel();
         let message = Message::from("x".repeat(len));
         let answer = Answer::new(sender, None);
-        self.dialogue.publish(Publishing::new(tea(), message, key.map(str::to_owned), true, answer), self.now);
+        self.dialogue
+            .publish(Publishing::new(tea(), message, key.map(str::to_owned), true, answer), self.now);
         answered
     }
 
@@ -335,7 +339,9 @@ fn what_was_broadcast_before_is_told_to_the_next_connection() {
 #[test]
 fn what_is_no_header_is_not_the_protocol_and_what_is_not_known_is_let_pass() {
     let mut talk = Talk::open();
-    for unknown in ["{}", r#"{"ev":"news"}"#, r#"{"re":77}"#, r#"{"t":"coffee","p":"1.00000000"}"#, "{\"t\":\"tea\"}\n"] {
+    for unknown in
+        ["{}", r#"{"ev":"news"}"#, r#"{"re":77}"#, r#"{"t":"coffee","p":"1.00000000"}"#, "{\"t\":\"tea\"}\n"]
+    {
         assert!(matches!(talk.dialogue.receive(unknown.into(), talk.now), Next::Stay), "{unknown}");
     }
     for garbage in ["x", "\n", "[]", "\"re\""] {
