@@ -1,14 +1,22 @@
 //! `wireline subscribe` and `wireline publish`: a hub's topics from the terminal.
 
 use std::{
+    future::ready,
     io::{self, BufRead as _, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
-use serde_json::{Value, json};
-use wireline::{Backoff, Connect, Error, Loss, Message, Reconnect, Result, WebSocket};
+use wireline::{Error, Message, Result};
+use wireline_hub::{
+    Position,
+    client::{Client, Event},
+};
 
 use crate::connect::TlsArgs;
+
+/// Between attempts to publish what the hub could not take yet.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(500);
 
 /// Where the hub is, and who wants something of it.
 #[derive(Debug, clap::Args)]
@@ -84,95 +92,48 @@ fn exit(result: Result<()>) -> ExitCode {
 }
 
 impl HubUrl {
-    fn connections(&self) -> Result<Reconnect> {
-        let connect: Connect = wireline::connect(self.url.as_str()).protocols(["hub.v1"]);
-        let connect = match self.tls.load().map_err(wireline::ConnectError::from)? {
-            Some(tls) => connect.tls(tls),
-            None => connect,
-        };
-        let connections = connect.reconnect(Backoff::default());
-        Ok(connections
-            .on_loss(|loss, delay| eprintln!("{loss}; again in {:.1} s", delay.as_secs_f32()))
-            .give_up_if(|loss| match loss {
-                // From 3500 to 3999 the next attempt would end the same way.
-                Loss::Closed(event) if (3500..4000).contains(&u16::from(event.code)) => true,
-                loss => loss.is_lasting(),
-            }))
+    async fn connect(&self) -> Result<Client> {
+        let tls = self.tls.load().map_err(wireline::ConnectError::from)?;
+        let mut connect = Client::connect(self.url.as_str())
+            .with(move |connect| match tls.clone() {
+                Some(tls) => connect.tls(tls),
+                None => connect,
+            })
+            .on_loss(|loss, delay| eprintln!("{loss}; again in {:.1} s", delay.as_secs_f32()));
+        if let Some(token) = self.token.clone() {
+            connect = connect.token(move || ready(Ok(token.clone())));
+        }
+        connect.await.map_err(Error::other)
     }
-
-    /// Says who this is.
-    async fn authenticate(&self, ws: &WebSocket) -> Result<()> {
-        say(ws, &json!({"op": "auth", "id": 1, "token": self.token}), "").await
-    }
-}
-
-async fn say(ws: &WebSocket, header: &Value, payload: &str) -> Result<()> {
-    let message = if payload.is_empty() { header.to_string() } else { format!("{header}\n{payload}") };
-    Ok(ws.send(message).await?)
-}
-
-/// The header and the payload; `None` at the end of the connection, however it came.
-async fn hear(ws: &mut WebSocket) -> Option<(Value, Message)> {
-    loop {
-        let message = ws.recv().await.ok()??;
-        let bytes = message.as_bytes();
-        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
-        // An empty message is a sign of life.
-        let Ok(header) = serde_json::from_slice(&bytes[..end]) else { continue };
-        let payload = message.clone().into_bytes().slice((end + 1).min(bytes.len())..);
-        return Some((header, payload.into()));
-    }
-}
-
-/// What the hub says of a request that it did not do.
-fn refusal(header: &Value) -> Option<Error> {
-    let code = header["err"]["code"].as_str()?;
-    Some(Error::other(format!("the hub refuses: {code}")))
 }
 
 async fn try_subscribe(args: SubscribeArgs) -> Result<()> {
-    let mut connections = args.hub.connections()?;
-    let (mut position, mut left) = (None::<String>, args.count);
-    loop {
-        let mut ws = connections.next().await?;
-        args.hub.authenticate(&ws).await?;
-        let begin = match &position {
-            Some(position) => json!({"op": "sub", "id": 2, "t": args.topic, "since": position}),
-            None => json!({"op": "sub", "id": 2, "t": args.topic, "last": args.last}),
-        };
-        say(&ws, &begin, "").await?;
-        while let Some((header, payload)) = hear(&mut ws).await {
-            if let Some(error) = refusal(&header) {
-                return Err(error);
-            }
-            if header["re"] == 2 {
-                if position.is_some() && header["recovered"] == false {
-                    eprintln!("something may be missing here: the hub does not have it any more");
-                }
-                position = header["pos"].as_str().map(str::to_owned);
-            }
-            if header["t"] != args.topic.as_str() {
-                continue;
-            }
-            position = header["p"].as_str().or(header["pos"].as_str()).map(str::to_owned);
-            match header["ev"].as_str() {
-                Some("reset") => eprintln!("something may be missing here: {}", header["why"]),
-                Some(event) => eprintln!("{event}: {}", header["who"].as_str().unwrap_or_default()),
-                None => {
-                    print(args.positions.then_some(position.as_deref()).flatten(), &payload)?;
-                    left = left.map(|left| left - 1);
-                    if left == Some(0) {
-                        ws.close();
-                        let _ = hear(&mut ws).await;
-                        return Ok(());
-                    }
+    let client = args.hub.connect().await?;
+    let mut subscription =
+        client.subscribe(args.topic.as_str()).last(args.last).await.map_err(Error::other)?;
+    let mut left = args.count;
+    while let Some(event) = subscription.recv().await.map_err(Error::other)? {
+        match event {
+            Event::Message { message, position } => {
+                print(args.positions.then_some(position), &message)?;
+                left = left.map(|left| left - 1);
+                if left == Some(0) {
+                    break;
                 }
             }
+            Event::Join { member, .. } => eprintln!("join: {}", member.name()),
+            Event::Leave { member, .. } => eprintln!("leave: {}", member.name()),
+            Event::Reset { .. } => {
+                eprintln!("something may be missing here: the hub does not have it any more");
+            }
+            _ => {}
         }
     }
+    client.close().await;
+    Ok(())
 }
 
-fn print(position: Option<&str>, payload: &Message) -> io::Result<()> {
+fn print(position: Option<Position>, payload: &Message) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if let Some(position) = position {
         write!(out, "{position}\t")?;
@@ -183,44 +144,28 @@ fn print(position: Option<&str>, payload: &Message) -> io::Result<()> {
 }
 
 async fn try_publish(args: PublishArgs) -> Result<()> {
-    let mut connections = args.hub.connections()?;
+    let client = args.hub.connect().await?;
     let mut lines = Lines::new(args.message);
-    // So that an attempt whose answer was lost is known as one.
-    let mut run = [0; 16];
-    getrandom::fill(&mut run).map_err(|error| Error::other(error.to_string()))?;
-    let run = run.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-    let (mut number, mut line) = (0_u64, lines.next().await);
-    while line.is_some() {
-        let mut ws = connections.next().await?;
-        args.hub.authenticate(&ws).await?;
-        while let Some(payload) = &line {
-            let id = number + 2;
-            let publish = json!({"op": "pub", "id": id, "t": args.topic, "key": format!("{run}{number}")});
-            // Whether it was heard is in the answer.
-            let _ = say(&ws, &publish, payload).await;
-            let answer = loop {
-                match hear(&mut ws).await {
-                    Some((header, _))
-                        if header["re"] == id || header["re"] == 1 && !header["err"].is_null() =>
-                    {
-                        break Some(header);
-                    }
-                    Some(_) => {}
-                    None => break None,
-                }
-            };
-            let Some(answer) = answer else { break };
-            match refusal(&answer) {
-                Some(_) if answer["err"]["temp"] == true => {
-                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-                }
-                Some(error) => return Err(error),
-                None => (number, line) = (number + 1, lines.next().await),
+    while let Some(line) = lines.next().await {
+        // So that another attempt, after an error that passes, is known as one.
+        let key = key()?;
+        while let Err(error) = client.publish(args.topic.as_str(), line.as_str()).key(&key).await {
+            if !error.is_temporary() {
+                return Err(Error::other(error));
             }
+            eprintln!("{error}; again in {:.1} s", BETWEEN_ATTEMPTS.as_secs_f32());
+            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
         }
-        ws.close();
     }
+    client.close().await;
     Ok(())
+}
+
+/// 128 bits that nobody can guess, which is what makes a hub know a key on another connection.
+fn key() -> Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Error::other(error.to_string()))?;
+    Ok(bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
 }
 
 /// What is to be published, one after the other.

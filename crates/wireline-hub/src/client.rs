@@ -61,10 +61,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use wireline::{Backoff, Message};
+use wireline::{Backoff, Loss, Message};
 
 use self::{
     dialogue::{Answer, Publishing},
@@ -87,6 +88,7 @@ pub type TokenError = Box<dyn std::error::Error + Send + Sync>;
 
 type Token = Pin<Box<dyn Future<Output = Result<String, TokenError>> + Send>>;
 type AskToken = Arc<dyn Fn() -> Token + Send + Sync>;
+type OnLoss = Arc<dyn Fn(Loss<'_>, Duration) + Send + Sync>;
 type Options = Arc<dyn Fn(wireline::Connect) -> wireline::Connect + Send + Sync>;
 type Answering<T> = Pin<Box<dyn Future<Output = Result<T, ClientError>> + Send>>;
 
@@ -129,7 +131,7 @@ enum Command {
 impl Client {
     /// A client of the hub at a `ws://` or `wss://` URL: await the builder.
     pub fn connect(url: impl Into<String>) -> ConnectClient {
-        ConnectClient { url: url.into(), token: None, options: None, backoff: None }
+        ConnectClient { url: url.into(), token: None, options: None, backoff: None, on_loss: None }
     }
 
     /// Hears a topic: await the builder for the [`Subscription`]. Of one topic a client has one at a time.
@@ -243,6 +245,7 @@ pub struct ConnectClient {
     token: Option<AskToken>,
     options: Option<Options>,
     backoff: Option<Backoff>,
+    on_loss: Option<OnLoss>,
 }
 
 impl ConnectClient {
@@ -279,6 +282,12 @@ impl ConnectClient {
         self
     }
 
+    /// Is told of each loss after which there is another attempt, with the wait before that: for a log.
+    pub fn on_loss(mut self, handler: impl Fn(Loss<'_>, Duration) + Send + Sync + 'static) -> Self {
+        self.on_loss = Some(Arc::new(handler));
+        self
+    }
+
     /// Starts the client without waiting for its connection: what is asked of it waits for that.
     ///
     /// # Panics
@@ -288,7 +297,7 @@ impl ConnectClient {
         let (commands, received) = mpsc::unbounded_channel();
         let (told, status) = watch::channel(Status::Away);
         let publishing = Arc::new(Semaphore::new(PUBLISHING_LIMIT as usize));
-        let connections = Connections::new(self.url, self.token, self.options, self.backoff);
+        let connections = Connections::new(self);
         tokio::spawn(task::run(connections, received, told, Arc::clone(&publishing)));
         Client { shared: Arc::new(Shared { commands, status, publishing, next_key: AtomicU64::new(0) }) }
     }

@@ -12,7 +12,7 @@ use tokio::{
 use wireline::{Backoff, CloseCode, Connect, ConnectError, Prepared, Reconnect, WebSocket};
 
 use super::{
-    AskToken, ClientError, Command, Options,
+    AskToken, ClientError, Command, ConnectClient, OnLoss, Options,
     dialogue::{Dialogue, Next},
 };
 use crate::{entropy, protocol::hub_v1};
@@ -51,6 +51,7 @@ struct Attempt {
     url: String,
     token: Option<AskToken>,
     options: Option<Options>,
+    on_loss: Option<OnLoss>,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -64,13 +65,9 @@ struct Shared {
 }
 
 impl Connections {
-    pub(super) fn new(
-        url: String,
-        token: Option<AskToken>,
-        options: Option<Options>,
-        backoff: Option<Backoff>,
-    ) -> Self {
-        let attempt = Attempt { url, token, options, shared: Arc::default() };
+    pub(super) fn new(connect: ConnectClient) -> Self {
+        let ConnectClient { url, token, options, backoff, on_loss } = connect;
+        let attempt = Attempt { url, token, options, on_loss, shared: Arc::default() };
         let reconnect = attempt.reconnect(backoff.unwrap_or_else(|| as_wanted(RETRY)));
         Self { reconnect, attempt, backoff, window: RETRY, is_fresh: false }
     }
@@ -106,7 +103,11 @@ fn as_wanted([base, max]: [Duration; 2]) -> Backoff {
 impl Attempt {
     fn reconnect(&self, backoff: Backoff) -> Reconnect {
         let attempt = self.clone();
-        wireline::reconnect_with(backoff, move || attempt.clone().prepare())
+        let reconnect = wireline::reconnect_with(backoff, move || attempt.clone().prepare());
+        match self.on_loss.clone() {
+            Some(on_loss) => reconnect.on_loss(move |loss, delay| on_loss(loss, delay)),
+            None => reconnect,
+        }
     }
 
     async fn prepare(self) -> Result<Connect, ConnectError> {
