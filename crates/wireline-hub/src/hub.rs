@@ -129,7 +129,7 @@ impl Hub {
     /// # Cancel safety
     /// Dropped, the connection is closed and leaves all topics.
     pub async fn serve(self, request: Request) -> wireline::Result<()> {
-        session::serve(self.inner, request).await
+        session::hub_v1::serve(self.inner, request).await
     }
 
     /// Accepts a request as a subscriber of one topic in raw mode: it gets the topic's messages as they were
@@ -143,7 +143,7 @@ impl Hub {
     /// # Cancel safety
     /// As [`serve`](Self::serve).
     pub async fn serve_topic(self, request: Request, topic: Topic, last: usize) -> wireline::Result<()> {
-        session::serve_topic(self.inner, request, topic, last).await
+        session::raw::serve(self.inner, request, topic, last).await
     }
 
     /// Publishes to a topic: await the builder for the position.

@@ -5,11 +5,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use wireline::{Prepared, SendError, Socket};
+use wireline::{CloseFrameError, Prepared, SendError, Socket};
 
 use crate::{
     node::{Entry, Notice, Outlet, Refused},
-    protocol::{Told, WIRES, Wire},
+    protocol::{Ending, Farewell, Told, WIRES, Wire},
 };
 
 /// What a hub has done, on all of its nodes.
@@ -37,6 +37,12 @@ impl SocketOutlet {
         Self { socket, wire, counters }
     }
 
+    /// Ends the connection, whatever is queued.
+    pub(super) fn end(&self, ending: Ending) {
+        // Fails only once the connection is closing.
+        let _ = end(&self.socket, self.wire, ending);
+    }
+
     fn frame<'e>(&self, entry: &'e Entry<Frames>) -> Option<&'e Prepared> {
         let frame = entry.frames.0[self.wire as usize].get_or_init(|| {
             let message = self.wire.publication(&entry.publication)?;
@@ -45,6 +51,15 @@ impl SocketOutlet {
         });
         frame.as_ref()
     }
+}
+
+/// Ends a connection, whatever is queued.
+pub(super) fn end(socket: &Socket, wire: Wire, ending: Ending) -> Result<(), CloseFrameError> {
+    let Farewell { word, code, reason } = wire.farewell(ending);
+    if let Some(word) = word {
+        let _ = socket.try_send_prepared_within(&Prepared::new(word), usize::MAX);
+    }
+    socket.close_with(code, reason)
 }
 
 impl Outlet for SocketOutlet {
