@@ -1,5 +1,6 @@
 //! What goes over a connection: which bytes stand for what a node tells and a client wants.
 
+pub(crate) mod centrifugo;
 pub(crate) mod hub_v1;
 pub(crate) mod raw;
 
@@ -12,17 +13,21 @@ use crate::{BackplaneError, Denied, Publication, node::Notice};
 pub(crate) enum Wire {
     /// A line of JSON, then the payload.
     HubV1,
+    /// Lines of JSON, for Centrifugo's clients.
+    Centrifugo,
     /// One topic, and nothing but its payloads.
     Raw,
 }
 
 /// Their number.
-pub(crate) const WIRES: usize = 2;
+pub(crate) const WIRES: usize = 3;
 
 /// What a notice is to a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     Message(Message),
+    /// The connection is not subscribed any more: its session has to leave the topic.
+    Left(Message),
     /// There are no words for it: the connection ends.
     Close(CloseCode, &'static str),
     Nothing,
@@ -32,6 +37,7 @@ impl Wire {
     pub(crate) fn publication(self, publication: &Publication) -> Option<Message> {
         match self {
             Self::HubV1 => Some(hub_v1::publication(publication)),
+            Self::Centrifugo => Some(centrifugo::publication(publication)),
             Self::Raw => raw::publication(publication),
         }
     }
@@ -39,6 +45,7 @@ impl Wire {
     pub(crate) fn notice(self, notice: &Notice) -> Told {
         match self {
             Self::HubV1 => Told::Message(hub_v1::notice(notice)),
+            Self::Centrifugo => centrifugo::notice(notice),
             Self::Raw => raw::notice(notice),
         }
     }
@@ -46,6 +53,7 @@ impl Wire {
     pub(crate) fn farewell(self, ending: Ending) -> Farewell {
         match self {
             Self::HubV1 => hub_v1::farewell(ending),
+            Self::Centrifugo => centrifugo::farewell(ending),
             Self::Raw => Farewell { word: None, ..hub_v1::farewell(ending) },
         }
     }

@@ -1,6 +1,7 @@
 //! One connection, from its opening to its end: what it is whatever it speaks. The conversations are in the modules
 //! below, one for each protocol.
 
+pub(super) mod centrifugo;
 pub(super) mod hub_v1;
 pub(super) mod raw;
 
@@ -14,11 +15,11 @@ use wireline::{Message, Request, Result, WebSocket};
 
 use super::{
     Inner, TopicRules,
-    outlet::{self, SocketOutlet},
+    outlet::{self, Left, SocketOutlet},
     shard::Command as ShardCommand,
 };
 use crate::{
-    Client, Connect, ConnectionId, Content, Identity, Member, Outgoing, Position, PublicationId, Topic,
+    Client, Connect, ConnectionId, Content, Identity, Member, Outgoing, Page, Position, PublicationId, Topic,
     node::{Start, Subscribe},
     protocol::{Ending, Refusal, Wire},
 };
@@ -44,6 +45,8 @@ struct Session {
     /// The hub's word that all have to go.
     leaving: watch::Receiver<Option<Duration>>,
     topics: HashSet<Topic>,
+    /// Topics that the client was told to be without.
+    left: Left,
     /// Shards that know the connection.
     shards: Vec<usize>,
 }
@@ -71,7 +74,8 @@ impl Session {
         // What was said before is heard, too.
         leaving.mark_changed();
         let ends = expires.map(|at| (at, Ending::Expired));
-        Self { hub, client, ws, wire, ends, leaving, topics: HashSet::new(), shards: Vec::new() }
+        let (topics, left, shards) = (HashSet::new(), Left::default(), Vec::new());
+        Self { hub, client, ws, wire, ends, leaving, topics, left, shards }
     }
 
     /// The next message. When the client's time is over its connection is closed.
@@ -114,7 +118,8 @@ impl Session {
         let index = self.hub.shard_of(&topic);
         let shard = &self.hub.shards[index];
         if !self.shards.contains(&index) {
-            let outlet = SocketOutlet::new(self.ws.socket(), self.wire, Arc::clone(&self.hub.counters));
+            let counters = Arc::clone(&self.hub.counters);
+            let outlet = SocketOutlet::new(self.ws.socket(), self.wire, self.left.clone(), counters);
             let _ = shard.commands.send(ShardCommand::Connect(self.client.id(), outlet));
             self.shards.push(index);
         }
@@ -137,6 +142,13 @@ impl Session {
         is_done.await.unwrap_or(false)
     }
 
+    /// Leaves the topics that the client was told to be without.
+    async fn leave(&mut self) {
+        for topic in self.left.take() {
+            self.unsubscribe(topic).await;
+        }
+    }
+
     async fn publish(
         &self,
         topic: &Topic,
@@ -151,6 +163,17 @@ impl Session {
             except: (!echo).then(|| self.client.id()),
         };
         Ok(self.hub.publish(topic, outgoing).await?)
+    }
+
+    /// All that is kept of a topic, for whoever may hear it; `None` if nothing ever is.
+    async fn history(&self, topic: &Topic) -> Result<Option<Page>, Refusal> {
+        self.hub.hooks.subscribe(&self.client, topic).await?;
+        let history = (self.hub.rules)(topic).history;
+        if history.is_none() {
+            return Ok(None);
+        }
+        let page = self.hub.shard(topic).backplane.read(topic, None, history.messages).await?;
+        Ok(Some(page))
     }
 
     /// Who is at a topic. Whoever hears it may know who else does.
