@@ -116,6 +116,12 @@ await group("history", async () => {
   // Whoever has a position may begin there.
   const since = await subscribe(await connect(server.port), "news", { since: { offset: end.offset, epoch: end.epoch } });
   checkEqual("a subscription that begins at a position", [since.subscribed[0].recovered, since.data], [true, []]);
+  // An application that has a state of its own, and loads it anew where a position is not recovered.
+  const states = [{ offset: end.offset - 12, epoch: end.epoch }, { offset: end.offset, epoch: end.epoch }];
+  await publishOverHttp(server.port, "news", "15");
+  const own = await subscribe(await connect(server.port), "news", { getState: async () => states.shift() });
+  await waitFor(() => own.data.length > 0);
+  checkEqual("a state that is loaded anew", [own.subscribed.map(({ recovered }) => recovered), own.data, states], [[true], [15], []]);
   await server.stop();
 });
 

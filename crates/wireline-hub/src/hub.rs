@@ -178,7 +178,8 @@ impl Hub {
     ///
     /// # What there is of it
     /// - `connect` with a token, for the [connect hook](HubBuilder::on_connect), and `refresh` before its identity
-    ///   [expires](Identity::expires_in). A token that is refused ends the connection for good (3500), unless it is a JSON Web
+    ///   [expires](Identity::expires_in), for the same user: then topics that it may not hear any more are taken from it. A token
+    ///   that is refused ends the connection for good (3500), unless it is a JSON Web
     ///   Token that says itself that its time is over: then the client is to bring a new one (error 109).
     /// - `subscribe` is decided by the [subscribe hook](HubBuilder::on_subscribe) alone: tokens of subscriptions are not looked
     ///   at. Every subscription is positioned and recoverable. What was missed comes in publications behind the reply;

@@ -48,8 +48,8 @@ pub(crate) use self::{
     command::{Command, Line, decode, is_expired, lines},
     history::{Since, select},
     reply::{
-        Welcome, connected, failed, history, ping, pong, presence, presence_stats, published, refreshed,
-        subscription_refreshed, unsubscribed,
+        Welcome, connected, failed, forbidden, history, ping, pong, presence, presence_stats, published,
+        refreshed, subscription_refreshed, unsubscribed,
     },
 };
 use super::{Ending, Farewell, Refusal};

@@ -502,6 +502,32 @@ async fn a_new_token_in_time_keeps_the_connection_and_another_users_ends_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_token_takes_away_what_it_does_not_allow_any_more() {
+    let hub = Hub::builder()
+        .on_connect(|connect| async move {
+            let prefix = connect.token.ok_or(Denied)?;
+            Ok::<_, Denied>(Identity::anonymous().with(prefix).expires_in(Duration::from_secs(60)))
+        })
+        .on_subscribe(|client, topic| async move {
+            let prefix = client.get::<String>().ok_or(Denied)?;
+            if topic.starts_with(&**prefix) { Ok(()) } else { Err(Denied) }
+        })
+        .start();
+    let mut client = Centrifuge::connect_as(&hub, json!({"token": ""})).await;
+    client.subscribe("chat:1").await;
+    client.subscribe("news").await;
+    assert!(client.ask(json!({"refresh": {"token": "chat:"}})).await["refresh"].is_object());
+    let unsubscribe = json!({"code": 2000, "reason": "server unsubscribe"});
+    assert_eq!(client.hear().await["push"], json!({"channel": "news", "unsubscribe": unsubscribe}));
+    for topic in ["news", "chat:1"] {
+        hub.publish(topic, json!(topic).to_string()).await.expect("it is published");
+    }
+    assert_eq!(client.data(1).await, ["chat:1"]);
+    client.hears_nothing().await;
+    assert_eq!(client.error(json!({"subscribe": {"channel": "news"}})).await, 103);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_the_protocol_ends_the_connection() {
     let hub = open().start();
     for (said, code) in [
@@ -559,6 +585,9 @@ async fn a_ping_comes_every_25_seconds_and_who_does_not_answer_is_closed() {
         assert!((24..=26).contains(&before.elapsed().as_secs()), "{:?}", before.elapsed());
         client.ws.send("{}").await.expect("it is open");
     }
+    // Whatever is said shows that it is there.
+    assert_eq!(client.hear_any().await, json!({}));
+    client.request(json!({"ping": {}})).await;
     let before = tokio::time::Instant::now();
     assert_eq!(client.closed().await, (3012, "no pong".to_owned()));
     assert!((34..=36).contains(&before.elapsed().as_secs()), "{:?}", before.elapsed());

@@ -127,6 +127,8 @@ impl Conversation {
         loop {
             let alarm = self.pong.map_or(ping_at, |pong| pong.min(ping_at));
             let message = tokio::select! {
+                // What it said in time counts, however long it lay here.
+                biased;
                 message = self.session.next() => message?,
                 () = tokio::time::sleep_until(alarm) => {
                     if self.pong.is_some_and(|pong| pong <= Instant::now()) {
@@ -151,6 +153,8 @@ impl Conversation {
     /// Does what is wanted, line by line, or says why the connection is to end.
     async fn handle_lines(&mut self, lines: impl Iterator<Item = Bytes>) -> Result<Option<Disconnect>> {
         for line in lines {
+            // A message may have very many lines, which take no time to be answered.
+            tokio::task::consume_budget().await;
             let (id, command) = match centrifugo::decode(&line) {
                 Ok(Line::Pong) => continue,
                 // Nobody would hear it.
@@ -163,7 +167,11 @@ impl Conversation {
             self.session.leave().await;
             let answer = match command {
                 Ok(Command::Refresh { token }) => match self.refresh(id, token).await {
-                    Some(answer) => Some(answer),
+                    Some(answer) => {
+                        self.session.ws.send(answer).await?;
+                        self.session.leave_forbidden().await?;
+                        None
+                    }
                     None => return Ok(Some(disconnect::INVALID_TOKEN)),
                 },
                 Ok(command) => self.session.handle_command(id, command).await,
@@ -200,6 +208,17 @@ impl Conversation {
 }
 
 impl Session {
+    /// Leaves the topics that the client may not hear any more, and tells it so.
+    async fn leave_forbidden(&mut self) -> Result<()> {
+        for topic in self.topics.iter().cloned().collect::<Vec<_>>() {
+            if self.hub.hooks.subscribe(&self.client, &topic).await.is_err() {
+                self.unsubscribe(topic.clone()).await;
+                self.ws.send(centrifugo::forbidden(&topic)).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The answer, unless the node gives it.
     async fn handle_command(&mut self, id: u32, command: Command) -> Option<Message> {
         let answer = match command {

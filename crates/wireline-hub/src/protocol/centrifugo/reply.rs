@@ -18,7 +18,10 @@ use crate::{
 const LARGEST_OFFSET: u64 = (1 << 53) - 1;
 
 /// A subscription ends so that its client begins anew, with the position that it has.
-const INSUFFICIENT_STATE: u16 = 2500;
+const INSUFFICIENT_STATE: Unsubscribed = Unsubscribed { code: 2500, reason: "insufficient state" };
+
+/// A subscription ends, and its client does not begin anew.
+const SERVER_UNSUBSCRIBE: Unsubscribed = Unsubscribed { code: 2000, reason: "server unsubscribe" };
 
 /// What is sent for a publication, to all alike.
 pub(in crate::protocol) fn publication(publication: &Publication) -> Message {
@@ -46,11 +49,7 @@ pub(in crate::protocol) fn notice(notice: &Notice) -> Told {
                 SubscribeError::Unavailable => failed(id, Failure::Internal),
             })
         }
-        Notice::Reset { topic, .. } => {
-            let event =
-                Event::Unsubscribe(Unsubscribed { code: INSUFFICIENT_STATE, reason: "insufficient state" });
-            Told::Left(push(topic, event))
-        }
+        Notice::Reset { topic, .. } => Told::Left(push(topic, Event::Unsubscribe(INSUFFICIENT_STATE))),
     }
 }
 
@@ -90,6 +89,11 @@ pub(crate) fn unsubscribed(id: u32) -> Message {
 
 pub(crate) fn published(id: u32) -> Message {
     reply(id, Answer::Publish(Empty {}))
+}
+
+/// The client is not subscribed any more, since it may not be.
+pub(crate) fn forbidden(channel: &str) -> Message {
+    push(channel, Event::Unsubscribe(SERVER_UNSUBSCRIBE))
 }
 
 /// What the client answers, to show that it is there.
