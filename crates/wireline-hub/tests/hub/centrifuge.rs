@@ -339,6 +339,51 @@ async fn at_a_reset_the_subscription_ends_and_begins_anew_unrecovered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_too_far_behind_begins_anew_behind_what_it_cannot_use() {
+    const LEN: usize = 10_000;
+    let config = NodeConfig { queue_limit: 5 * LEN, ..NodeConfig::default() };
+    let rules = TopicRules { history: History::messages(10), presence: false };
+    let hub = Hub::builder().topics(move |_| rules).node(config).start();
+    let mut slow = Centrifuge::connect(&hub).await;
+    let mut last = place(&slow.subscribe("tea").await);
+    slow.network.stall();
+    for number in 0..300 {
+        hub.publish("tea", format!("[{number},\"{}\"]", "x".repeat(LEN))).await.expect("it is published");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    slow.network.resume();
+    let mut heard = 0;
+    let unsubscribed = loop {
+        let said = slow.hear().await;
+        let publication = &said["push"]["pub"];
+        if !publication.is_object() {
+            break said;
+        }
+        assert_eq!(publication["data"][0], heard, "until then nothing is missing");
+        last = place(publication);
+        heard += 1;
+    };
+    assert_eq!(unsubscribed["push"]["unsubscribe"]["code"], 2500);
+    // What it is still told of the topic until it has subscribed again lies before the new beginning.
+    hub.publish("tea", "\"between\"").await.expect("it is published");
+    let subscribe = json!({"channel": "tea", "recover": true, "offset": last.0, "epoch": last.1});
+    let id = slow.request(json!({"subscribe": subscribe})).await;
+    let mut told = 0;
+    let subscribed = loop {
+        let said = slow.hear().await;
+        if said["id"] == id {
+            break said;
+        }
+        told = said["push"]["pub"]["offset"].as_u64().expect("it is a publication");
+    };
+    let subscribed = &subscribed["subscribe"];
+    assert_eq!((&subscribed["recovered"], &subscribed["was_recovering"]), (&Value::Null, &json!(true)));
+    assert!(subscribed["offset"].as_u64() >= Some(told), "{subscribed} after {told}");
+    hub.publish("tea", "\"next\"").await.expect("it is published");
+    assert_eq!(slow.data(1).await, ["next"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_wants_all_or_nothing_gets_nothing_unless_it_is_all() {
     let hub = open().start();
     let mut client = Centrifuge::connect(&hub).await;
