@@ -1,7 +1,9 @@
 // What the Node parts share: checks that are counted, and processes that are started and ended.
 // harness.py says the same in Python.
 import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { createWriteStream, existsSync, mkdirSync, statSync } from "node:fs";
+import net from "node:net";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { isDeepStrictEqual } from "node:util";
@@ -135,4 +137,46 @@ export function certificates(directory) {
     ...["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"],
   );
   return { ca: file("ca.pem"), cert: file("cert.pem"), key: file("key.pem") };
+}
+
+export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// A way to a port that can be another one later: { port, to, cut() }.
+export async function switchableWay(to) {
+  const ends = new Set();
+  const way = { to, cut: () => ends.forEach((end) => end.destroy()) };
+  const listener = net.createServer((client) => {
+    const server = net.connect(way.to, "127.0.0.1");
+    for (const [end, other] of [[client, server], [server, client]]) {
+      ends.add(end);
+      end.on("error", () => {}).on("close", () => (ends.delete(end), other.destroy())).pipe(other);
+    }
+  });
+  listener.listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  way.port = listener.address().port;
+  way.close = () => (listener.close(), way.cut());
+  return way;
+}
+
+export async function freePort() {
+  const listener = net.createServer().listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  const { port } = listener.address();
+  listener.close();
+  await once(listener, "close");
+  return port;
+}
+
+// Starts a broker that keeps its streams in a directory: { url, port, stop() }.
+export async function startNats(directory, port) {
+  port ??= await freePort();
+  const nats = start("hub/nats.log", "nats-server", ["-a", "127.0.0.1", "-p", String(port), "-js", "-sd", directory]);
+  const isThere = () =>
+    new Promise((resolve) => {
+      const socket = net.connect(port, "127.0.0.1", () => (socket.destroy(), resolve(true)));
+      socket.on("error", () => resolve(false));
+    });
+  if (!(await waitFor(isThere))) throw new Error("nats-server does not listen");
+  return Object.assign(nats, { port, url: `nats://127.0.0.1:${port}` });
 }

@@ -1,63 +1,20 @@
 #!/usr/bin/env node
 // Topics: the hub's page in two browsers, through two nodes over NATS, of which one is killed; and its client
 // in Node, whose connection is cut again and again.
-import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { chromium } from "playwright-core";
 import WebSocket from "ws";
 import { Hub } from "../crates/wireline-hub/js/wireline-hub.js";
-import { check, checkEqual, finish, group, reports, serve, start, waitFor } from "./harness.mjs";
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-// A way to a port that can be another one later: { port, to, cut() }.
-async function switchableWay(to) {
-  const ends = new Set();
-  const way = { to, cut: () => ends.forEach((end) => end.destroy()) };
-  const listener = net.createServer((client) => {
-    const server = net.connect(way.to, "127.0.0.1");
-    for (const [end, other] of [[client, server], [server, client]]) {
-      ends.add(end);
-      end.on("error", () => {}).on("close", () => (ends.delete(end), other.destroy())).pipe(other);
-    }
-  });
-  listener.listen(0, "127.0.0.1");
-  await once(listener, "listening");
-  way.port = listener.address().port;
-  way.close = () => (listener.close(), way.cut());
-  return way;
-}
-
-async function freePort() {
-  const listener = net.createServer().listen(0, "127.0.0.1");
-  await once(listener, "listening");
-  const { port } = listener.address();
-  listener.close();
-  await once(listener, "close");
-  return port;
-}
-
-async function startNats(directory) {
-  const port = await freePort();
-  start("hub/nats.log", "nats-server", ["-a", "127.0.0.1", "-p", String(port), "-js", "-sd", directory]);
-  const isThere = () =>
-    new Promise((resolve) => {
-      const socket = net.connect(port, "127.0.0.1", () => (socket.destroy(), resolve(true)));
-      socket.on("error", () => resolve(false));
-    });
-  if (!(await waitFor(isThere))) throw new Error("nats-server does not listen");
-  return `nats://127.0.0.1:${port}`;
-}
+import { check, checkEqual, finish, group, pause, reports, serve, startNats, switchableWay, waitFor } from "./harness.mjs";
 
 await group("two pages, two nodes", async () => {
   const directory = mkdtempSync(path.join(os.tmpdir(), "wireline-hub-"));
   const nats = await startNats(directory);
-  const one = await serve("hub/one.log", "--hub", "--nats", nats);
-  const two = await serve("hub/two.log", "--hub", "--nats", nats);
+  const one = await serve("hub/one.log", "--hub", "--nats", nats.url);
+  const two = await serve("hub/two.log", "--hub", "--nats", nats.url);
   const way = await switchableWay(one.port);
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
@@ -152,8 +109,8 @@ await group("client in Node", async () => {
 await group("a node that is drained", async () => {
   const directory = mkdtempSync(path.join(os.tmpdir(), "wireline-hub-"));
   const nats = await startNats(directory);
-  const one = await serve("hub/leaving.log", "--hub", "--nats", nats, "--drain", "2");
-  const two = await serve("hub/staying.log", "--hub", "--nats", nats);
+  const one = await serve("hub/leaving.log", "--hub", "--nats", nats.url, "--drain", "2");
+  const two = await serve("hub/staying.log", "--hub", "--nats", nats.url);
   const way = await switchableWay(one.port);
   const clients = Array.from({ length: 20 }, () => {
     const client = { heard: [], resets: 0, hub: new Hub(`ws://127.0.0.1:${way.port}/hub`, { WebSocket }) };

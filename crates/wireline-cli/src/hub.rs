@@ -31,8 +31,8 @@ const KEY_VARIABLE: &str = "WIRELINE_HUB_KEY";
 /// Topics, in the place of the echo.
 #[derive(Debug, clap::Args)]
 pub(crate) struct HubArgs {
-    /// Serve topics instead of the echo: the subprotocol hub.v1 at /hub, one topic a connection at /topic/NAME, and a
-    /// chat for browsers at /
+    /// Serve topics instead of the echo: the subprotocol hub.v1 at /hub, Centrifugo's protocol in JSON at
+    /// /connection/websocket, one topic a connection at /topic/NAME, and a chat for browsers at /
     #[arg(long)]
     hub: bool,
 
@@ -149,9 +149,11 @@ fn nickname(connect: &Connect) -> Identity {
 impl Service {
     /// The server that speaks for it.
     pub(crate) fn attach(&self, server: Server) -> Server {
-        let (hub, raw, desk) = (self.hub.clone(), self.hub.clone(), Arc::clone(&self.desk));
+        let (hub, centrifugo, raw) = (self.hub.clone(), self.hub.clone(), self.hub.clone());
+        let desk = Arc::clone(&self.desk);
         server
             .route("/hub", move |req: Request| hub.clone().serve(req))
+            .route("/connection/websocket", move |req: Request| centrifugo.clone().serve_centrifugo(req))
             .route("/topic/{topic}", move |req: Request| serve_topic(raw.clone(), req))
             .on_http(move |request| {
                 let desk = Arc::clone(&desk);

@@ -118,6 +118,22 @@ async fn what_is_published_over_http_is_heard_over_websockets() {
 }
 
 #[tokio::test]
+async fn centrifugos_clients_have_a_path_of_their_own() {
+    let program = Program::start(&[]);
+    let url = format!("ws://{}/connection/websocket", program.addr);
+    let mut client = soon(async { connect(url).await }).await.expect("it is let in");
+    say(&mut client, &json!({"id": 1, "connect": {"token": "ann"}})).await;
+    assert_eq!(hear(&mut client).await.0["connect"]["pong"], true);
+    say(&mut client, &json!({"id": 2, "subscribe": {"channel": "news"}})).await;
+    assert_eq!(hear(&mut client).await.0["subscribe"]["recoverable"], true);
+    assert_eq!(program.ask("POST /publish?topic=news HTTP/1.1", "{\"tea\": 1}").0, 200);
+    let (heard, _) = hear(&mut client).await;
+    assert_eq!(heard["push"]["pub"]["data"], json!({"tea": 1}));
+    say(&mut client, &json!({"id": 3, "publish": {"channel": "news", "data": 1}})).await;
+    assert_eq!(hear(&mut client).await.0["error"]["code"], 103);
+}
+
+#[tokio::test]
 async fn a_chat_needs_no_token_and_tells_who_is_there() {
     let program = Program::start(&[]);
     let mut ann = program.open(Some("ann")).await;

@@ -129,7 +129,7 @@ impl Hub {
     /// # Cancel safety
     /// Dropped, the connection is closed and leaves all topics.
     pub async fn serve(self, request: Request) -> wireline::Result<()> {
-        session::serve(self.inner, request).await
+        session::hub_v1::serve(self.inner, request).await
     }
 
     /// Accepts a request as a subscriber of one topic in raw mode: it gets the topic's messages as they were
@@ -143,7 +143,64 @@ impl Hub {
     /// # Cancel safety
     /// As [`serve`](Self::serve).
     pub async fn serve_topic(self, request: Request, topic: Topic, last: usize) -> wireline::Result<()> {
-        session::serve_topic(self.inner, request, topic, last).await
+        session::raw::serve(self.inner, request, topic, last).await
+    }
+
+    /// Accepts a request and speaks Centrifugo's protocol in JSON with it, for npm `centrifuge` and other clients of that
+    /// server: they subscribe, publish, ask for history and presence, and go on where they were after a lost connection.
+    /// Route `/connection/websocket` here, which is where they look for it.
+    ///
+    /// ```
+    /// use wireline::{Request, Server};
+    /// use wireline_hub::Hub;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let hub = Hub::new();
+    /// let server = Server::new().route("/connection/websocket", {
+    ///     let hub = hub.clone();
+    ///     move |req: Request| hub.clone().serve_centrifugo(req)
+    /// });
+    /// let listener = server.bind("127.0.0.1:0")?;
+    /// let url = format!("ws://{}/connection/websocket", listener.local_addr()?);
+    /// tokio::spawn(listener.serve());
+    ///
+    /// let mut ws = wireline::connect(url).await?;
+    /// ws.send("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"tea\"}}").await?;
+    /// # let mut answers = Vec::new();
+    /// # while answers.len() < 2 { answers.extend(ws.recv().await?); }
+    /// hub.publish("tea", r#"{"is":"ready"}"#).await?;
+    /// let heard = ws.recv().await?.expect("the connection is open");
+    /// assert!(heard.to_string().starts_with(r#"{"push":{"channel":"tea","pub":{"data":{"is":"ready"},"offset":1,"#));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # What there is of it
+    /// - `connect` with a token, for the [connect hook](HubBuilder::on_connect), and `refresh` before its identity
+    ///   [expires](Identity::expires_in), for the same user: then topics that it may not hear any more are taken from it. A token
+    ///   that is refused ends the connection for good (3500), unless it is a JSON Web
+    ///   Token that says itself that its time is over: then the client is to bring a new one (error 109).
+    /// - `subscribe` is decided by the [subscribe hook](HubBuilder::on_subscribe) alone: tokens of subscriptions are not looked
+    ///   at. Every subscription is positioned and recoverable. What was missed comes in publications behind the reply;
+    ///   `recovered` is true only if that is all. A client must take the `epoch` of publications for that, as npm `centrifuge`
+    ///   does from 5.6.0 on; another is told that it was not recovered. Where a reset comes in between, the subscription ends
+    ///   with 2500, and the client subscribes again.
+    /// - `publish`: what is published is the text of the JSON. A text that is JSON arrives as such, another as a string, and
+    ///   bytes as `{"b64data": "..."}`, in base64.
+    /// - `history` with `since`, `limit` and `reverse`; `presence`, `presence_stats`, and joins and leaves, of topics that
+    ///   [tell who is there](TopicRules::presence): a member is a user, on however many connections, whose name stands for
+    ///   `client`, too. A join or leave may be told again after a lost connection.
+    /// - Not there: `rpc` and `send`, filters by tags, deltas, map subscriptions, subscriptions by the server, and so what is
+    ///   [broadcast](Self::broadcast); the protocol in Protobuf.
+    ///
+    /// # Errors
+    /// The request could not be accepted, or the connection ended without a closing handshake.
+    ///
+    /// # Cancel safety
+    /// Dropped, the connection is closed and leaves all topics.
+    pub async fn serve_centrifugo(self, request: Request) -> wireline::Result<()> {
+        session::centrifugo::serve(self.inner, request).await
     }
 
     /// Publishes to a topic: await the builder for the position.

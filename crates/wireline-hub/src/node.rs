@@ -199,6 +199,16 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// The topic that it is about.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        match self {
+            Self::Subscribed { topic, .. } | Self::Refused { topic, .. } | Self::Reset { topic, .. } => topic,
+        }
+    }
+}
+
 /// Why a subscriber may lack something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResetReason {

@@ -1,7 +1,5 @@
 //! The client in Rust, over loopback, against real hubs: what it hears and publishes, whatever happens to connections.
 
-#![allow(clippy::print_stdout, reason = "its figures are worth reading")]
-
 #[expect(dead_code, reason = "the way to a broker can do more than is needed here")]
 #[path = "broker/proxy.rs"]
 mod proxy;
@@ -139,7 +137,7 @@ async fn connections_that_are_cut_fifty_times_lose_and_double_nothing() {
     }
     publishing.await.expect("all is published");
     let _proxy = cutting.await.expect("all is cut");
-    println!("{CUTS} cuts of two clients, {PUBLICATIONS} publications, {} heard", heard.len());
+    eprintln!("{CUTS} cuts of two clients, {PUBLICATIONS} publications, {} heard", heard.len());
     assert!(heard.into_iter().eq(0..PUBLICATIONS), "each once, in order");
     let silence = timeout(Duration::from_millis(300), tea.recv()).await;
     assert!(silence.is_err(), "nothing is left: {silence:?}");

@@ -1,7 +1,5 @@
 //! What topics and slow consumers cost in memory, counted at the allocator, under virtual time.
 
-#![allow(clippy::print_stdout, reason = "its figures are worth reading")]
-
 #[expect(dead_code, reason = "the client of the hub's tests can do more than is needed here")]
 #[path = "hub/client.rs"]
 mod client;
@@ -63,7 +61,7 @@ fn bytes_of_a_topic(history: History, published: usize) -> isize {
 fn a_topic_with_one_subscriber_costs_little() {
     let bare = bytes_of_a_topic(History::NONE, 0);
     let kept = bytes_of_a_topic(History::messages(10), 1);
-    println!(
+    eprintln!(
         "{TOPICS} topics, one subscriber each: {bare} bytes a topic, {kept} with a message of 100 bytes kept"
     );
     assert!((200..2000).contains(&bare), "{bare}");
@@ -115,7 +113,7 @@ async fn publish(hub: &Hub, readers: &mut [Client], count: usize) {
 #[test]
 fn a_slow_consumer_among_a_thousand_costs_its_queue_at_most() {
     let (none, one) = (kept_with(0), kept_with(1));
-    println!("{CONSUMERS} consumers: {none} bytes kept, {one} when one of them does not read");
+    eprintln!("{CONSUMERS} consumers: {none} bytes kept, {one} when one of them does not read");
     let budget = isize::try_from(QUEUE + SLACK).expect("it is a small number");
     assert!((0..budget).contains(&(one - none)), "{}", one - none);
 }

@@ -1,15 +1,16 @@
 //! A socket, as a node has it.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
-use wireline::{Prepared, SendError, Socket};
+use wireline::{CloseFrameError, Message, Prepared, SendError, Socket};
 
 use crate::{
+    Topic,
     node::{Entry, Notice, Outlet, Refused},
-    protocol::{Told, WIRES, Wire},
+    protocol::{Ending, Farewell, Told, WIRES, Wire},
 };
 
 /// What a hub has done, on all of its nodes.
@@ -24,17 +25,44 @@ pub(super) struct Counters {
 #[derive(Debug, Default)]
 pub(super) struct Frames([OnceLock<Option<Prepared>>; WIRES]);
 
+/// Topics of which a connection was told that it is not subscribed any more. Its session leaves them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Left(Arc<Mutex<Vec<Topic>>>);
+
+impl Left {
+    fn note(&self, topic: &Topic) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(topic.clone());
+    }
+
+    /// All that are noted, which it forgets.
+    pub(super) fn take(&self) -> Vec<Topic> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// A socket that speaks one protocol.
 #[derive(Debug, Clone)]
 pub(super) struct SocketOutlet {
     pub(super) socket: Socket,
     wire: Wire,
+    left: Left,
     counters: Arc<Counters>,
 }
 
 impl SocketOutlet {
-    pub(super) fn new(socket: Socket, wire: Wire, counters: Arc<Counters>) -> Self {
-        Self { socket, wire, counters }
+    pub(super) fn new(socket: Socket, wire: Wire, left: Left, counters: Arc<Counters>) -> Self {
+        Self { socket, wire, left, counters }
+    }
+
+    fn say(&self, message: Message) {
+        // Fails only once the connection is closing.
+        let _ = self.socket.try_send_prepared_within(&Prepared::new(message), usize::MAX);
+    }
+
+    /// Ends the connection, whatever is queued.
+    pub(super) fn end(&self, ending: Ending) {
+        // Fails only once the connection is closing.
+        let _ = end(&self.socket, self.wire, ending);
     }
 
     fn frame<'e>(&self, entry: &'e Entry<Frames>) -> Option<&'e Prepared> {
@@ -45,6 +73,15 @@ impl SocketOutlet {
         });
         frame.as_ref()
     }
+}
+
+/// Ends a connection, whatever is queued.
+pub(super) fn end(socket: &Socket, wire: Wire, ending: Ending) -> Result<(), CloseFrameError> {
+    let Farewell { word, code, reason } = wire.farewell(ending);
+    if let Some(word) = word {
+        let _ = socket.try_send_prepared_within(&Prepared::new(word), usize::MAX);
+    }
+    socket.close_with(code, reason)
 }
 
 impl Outlet for SocketOutlet {
@@ -62,9 +99,11 @@ impl Outlet for SocketOutlet {
 
     fn tell(&self, notice: &Notice) {
         match self.wire.notice(notice) {
-            // Fails only once the connection is closing.
-            Told::Message(message) => {
-                let _ = self.socket.try_send_prepared_within(&Prepared::new(message), usize::MAX);
+            Told::Message(message) => self.say(message),
+            Told::Left(message) => {
+                // First, so that what the client answers finds it noted.
+                self.left.note(notice.topic());
+                self.say(message);
             }
             Told::Close(code, reason) => drop(self.socket.close_with(code, reason)),
             Told::Nothing => {}
@@ -88,7 +127,11 @@ mod tests {
     };
 
     /// A node with so many subscribers of one topic, of which nothing was published yet.
-    async fn subscribers(count: u128, topic: &Topic) -> (Node<SocketOutlet>, Vec<(WebSocket, WebSocket)>) {
+    async fn subscribers(
+        count: u128,
+        topic: &Topic,
+        wire: Wire,
+    ) -> (Node<SocketOutlet>, Vec<(WebSocket, WebSocket)>) {
         let now = std::time::Instant::now();
         let mut node = Node::new(NodeConfig::default(), now);
         let mut ends = Vec::new();
@@ -97,7 +140,10 @@ mod tests {
             let (client, server) =
                 Network::new().pair(Config::client().deflate(Deflate::client()), config).await;
             let connection = ConnectionId(id);
-            node.connect(connection, SocketOutlet::new(server.socket(), Wire::HubV1, Arc::default()));
+            node.connect(
+                connection,
+                SocketOutlet::new(server.socket(), wire, Left::default(), Arc::default()),
+            );
             let (topic, history, start) = (topic.clone(), History::default(), Start::Now);
             let (request, presence, member) = (1, false, None);
             node.subscribe(Subscribe { connection, request, topic, history, start, presence, member }, now);
@@ -117,26 +163,28 @@ mod tests {
     async fn a_publication_is_compressed_once_whatever_the_number_of_subscribers() {
         const SUBSCRIBERS: u128 = 100;
         let topic = Topic::new("tea").expect("it is a name");
-        let (mut node, mut ends) = subscribers(SUBSCRIBERS, &topic).await;
-        let text = "the same words, ".repeat(1000);
-        let publication = Publication {
-            topic: topic.clone(),
-            position: Position::new(1, 1),
-            previous: Position::new(0, 0).into(),
-            content: Content::Message(text.as_str().into()),
-            except: None,
-        };
-        node.handle_event(Event::Published(publication), std::time::Instant::now());
-        let entry = node.newest(&topic).expect("it was published");
-        let frames: Vec<_> = entry.frames.0.iter().filter_map(OnceLock::get).collect();
-        assert_eq!(frames.len(), 1, "one protocol is spoken");
-        assert_eq!(frames[0].as_ref().map(Prepared::compressions), Some(1));
-        for (client, _) in &mut ends {
-            client.recv().await.expect("it is open");
-            let heard = client.recv().await.expect("it is open").expect("it is open");
-            assert!(heard.to_string().ends_with(&text));
-            let totals = client.deflate_totals().expect("it is compressed");
-            assert!(totals.received_compressed * 20 < totals.received, "{totals:?}");
+        for wire in [Wire::HubV1, Wire::Centrifugo] {
+            let (mut node, mut ends) = subscribers(SUBSCRIBERS, &topic, wire).await;
+            let text = "the same words, ".repeat(1000);
+            let publication = Publication {
+                topic: topic.clone(),
+                position: Position::new(1, 1),
+                previous: Position::new(0, 0).into(),
+                content: Content::Message(text.as_str().into()),
+                except: None,
+            };
+            node.handle_event(Event::Published(publication), std::time::Instant::now());
+            let entry = node.newest(&topic).expect("it was published");
+            let frames: Vec<_> = entry.frames.0.iter().filter_map(OnceLock::get).collect();
+            assert_eq!(frames.len(), 1, "one protocol is spoken");
+            assert_eq!(frames[0].as_ref().map(Prepared::compressions), Some(1));
+            for (client, _) in &mut ends {
+                client.recv().await.expect("it is open");
+                let heard = client.recv().await.expect("it is open").expect("it is open");
+                assert!(heard.to_string().contains(&text));
+                let totals = client.deflate_totals().expect("it is compressed");
+                assert!(totals.received_compressed * 20 < totals.received, "{totals:?}");
+            }
         }
     }
 }

@@ -12,14 +12,13 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
-use wireline::Socket;
 
 use super::{Rules, outlet::SocketOutlet, presence};
 use crate::{
     BackplaneError, ConnectionId, Event, Member, NodeId, NodeRow, Page, Topic,
     backplane::{Backplane, EventReceiver},
     node::{Action, Node, NodeConfig, PresenceUpdate, Size, Subscribe},
-    protocol::code,
+    protocol::Ending,
 };
 
 /// What sessions want of a shard.
@@ -64,7 +63,7 @@ pub(super) struct ShardHandle {
 struct Shard {
     node: Node<SocketOutlet>,
     backplane: Arc<dyn Backplane>,
-    sockets: HashMap<ConnectionId, Socket>,
+    outlets: HashMap<ConnectionId, SocketOutlet>,
     outcomes: mpsc::UnboundedSender<Outcome>,
     interests: mpsc::UnboundedSender<Interest>,
     rules: Rules,
@@ -87,7 +86,7 @@ pub(super) fn start(
     let shard = Shard {
         node: Node::new(config, now()),
         backplane: Arc::clone(&backplane),
-        sockets: HashMap::new(),
+        outlets: HashMap::new(),
         outcomes: outcomes.clone(),
         interests,
         rules,
@@ -137,7 +136,7 @@ impl Shard {
     fn handle_command(&mut self, command: Command) {
         match command {
             Command::Connect(id, outlet) => {
-                self.sockets.insert(id, outlet.socket.clone());
+                self.outlets.insert(id, outlet.clone());
                 self.node.connect(id, outlet);
             }
             Command::Subscribe(subscribe, taken) => {
@@ -148,7 +147,7 @@ impl Shard {
                 let _ = done.send(self.node.unsubscribe(id, &topic, now()));
             }
             Command::Disconnect(id) => {
-                self.sockets.remove(&id);
+                self.outlets.remove(&id);
                 self.node.disconnect(id, now());
             }
             Command::Size(answer) => {
@@ -187,8 +186,8 @@ impl Shard {
                 }
                 Action::AwaitRoom(id) => self.await_room(id),
                 Action::Close(id) => {
-                    if let Some(socket) = self.sockets.get(&id) {
-                        let _ = socket.close_with(code::TOO_SLOW, "too slow");
+                    if let Some(outlet) = self.outlets.get(&id) {
+                        outlet.end(Ending::TooSlow);
                     }
                 }
                 Action::TellPresence(update) => self.tell_presence(update),
@@ -230,7 +229,7 @@ impl Shard {
     }
 
     fn await_room(&self, id: ConnectionId) {
-        let Some(socket) = self.sockets.get(&id).cloned() else { return };
+        let Some(socket) = self.outlets.get(&id).map(|outlet| outlet.socket.clone()) else { return };
         let outcomes = self.outcomes.clone();
         tokio::spawn(async move {
             socket.writable().await;

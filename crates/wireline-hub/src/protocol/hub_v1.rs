@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use wireline::{Message, Utf8Bytes};
 
+use super::{Ending, Farewell, Refusal, code};
 use crate::{
     Content, Member, Position, Publication, Topic,
     node::{Notice, ResetReason, Start, SubscribeError},
@@ -13,6 +14,9 @@ pub(crate) const NAME: &str = "hub.v1";
 
 /// Bytes of a header line. A topic's name may be escaped, and a token has a few KiB.
 const MAX_HEADER_LEN: usize = 16 << 10;
+
+/// In what time, in milliseconds, clients that are told to go are to come back: they go one by one as it is.
+const LEAVING_RETRY_MS: [u64; 2] = [0, 1000];
 
 /// What a client wants.
 #[derive(Debug, PartialEq, Eq)]
@@ -199,13 +203,33 @@ pub(crate) fn error(request: u64, code: &'static str, is_temporary: bool) -> Mes
     line(&Failed { re: request, err: Failure { code, temp: is_temporary } }).into()
 }
 
+/// The answer to a request that the hub does not do.
+pub(crate) fn refused(request: u64, refusal: Refusal) -> Message {
+    let code = match refusal {
+        Refusal::Forbidden => "forbidden",
+        Refusal::TooManySubscriptions => "too_many_subscriptions",
+        Refusal::TooLarge => "too_large",
+        Refusal::Unavailable => "unavailable",
+    };
+    error(request, code, refusal.is_temporary())
+}
+
 /// The answer to who says who it is. `silence`: seconds after which the server is heard of at the latest.
 pub(crate) fn authenticated(request: u64, connection: &str, silence: u64, retry: [u64; 2]) -> Message {
     line(&Authenticated { re: request, conn: connection, ping: silence, retry }).into()
 }
 
+pub(super) fn farewell(ending: Ending) -> Farewell {
+    let (word, code, reason) = match ending {
+        Ending::Expired => (None, code::EXPIRED, "expired"),
+        Ending::Leaving => (Some(bye(LEAVING_RETRY_MS)), code::LEAVING, "leaving"),
+        Ending::TooSlow => (None, code::TOO_SLOW, "too slow"),
+    };
+    Farewell { word, code, reason }
+}
+
 /// The client is to go, and to come back within so many milliseconds.
-pub(crate) fn bye(retry: [u64; 2]) -> Message {
+fn bye(retry: [u64; 2]) -> Message {
     line(&Bye { ev: "bye", retry }).into()
 }
 

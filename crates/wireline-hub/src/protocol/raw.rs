@@ -3,7 +3,7 @@
 
 use wireline::Message;
 
-use super::{Told, code};
+use super::{Refusal, Told, code};
 use crate::{Content, Publication, node::Notice};
 
 pub(super) fn publication(publication: &Publication) -> Option<Message> {
@@ -18,5 +18,14 @@ pub(super) fn notice(notice: &Notice) -> Told {
         Notice::Subscribed { .. } => Told::Nothing,
         Notice::Refused { .. } => Told::Close(code::UNAVAILABLE.into(), "the topic is not available"),
         Notice::Reset { .. } => Told::Close(code::CONTINUITY_LOST.into(), "messages may be missing"),
+    }
+}
+
+/// Why the connection ends at what it has sent.
+pub(crate) fn reason(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Forbidden | Refusal::TooManySubscriptions => "forbidden",
+        Refusal::TooLarge => "too_large",
+        Refusal::Unavailable => "unavailable",
     }
 }

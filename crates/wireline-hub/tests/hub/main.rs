@@ -1,6 +1,7 @@
 //! A hub and its clients, in memory and under virtual time.
 
 mod authorization;
+mod centrifuge;
 mod client;
 mod presence;
 mod raw;
