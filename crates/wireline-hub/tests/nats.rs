@@ -95,6 +95,22 @@ fn workload(seconds: usize) -> Workload {
     }
 }
 
+/// Two hundred subscribers on two nodes, and about a thousand publications a second.
+fn crowd(seconds: usize) -> Workload {
+    const PAUSE_MS: usize = 36;
+    Workload {
+        topics: 20,
+        publishers: 2,
+        messages: seconds * 1000 / PAUSE_MS,
+        pause: Duration::from_millis(PAUSE_MS as u64),
+        subscribers: 10,
+        patience: Duration::from_secs(60),
+    }
+}
+
+/// How long the broker is away each time, in milliseconds.
+const TEN_OUTAGES: [u64; 10] = [0, 100, 200, 300, 500, 50, 400, 0, 250, 150];
+
 /// All that is published is kept: nobody needs a reset but for what the broker loses.
 fn keeping_everything() -> History {
     History::messages(MESSAGES).age(Duration::from_secs(3600))
@@ -156,6 +172,25 @@ async fn a_broker_that_is_killed_again_and_again_and_comes_back_loses_and_double
     .await;
     assert!(outcome.unacknowledged > 0, "it was away");
     assert_whole(&outcome, 2000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_kills_at_a_thousand_messages_a_second_lose_and_double_nothing() {
+    let server = Arc::new(nats_server());
+    let broker = Arc::clone(&server);
+    let outcome = with_two_nodes([server.url(), server.url()], crowd(14), |_| async move {
+        for outage in TEN_OUTAGES {
+            wait(1000).await;
+            broker.kill();
+            wait(outage).await;
+            broker.start();
+        }
+    })
+    .await;
+    let summary = outcome.check();
+    eprintln!("NATS killed 10 times: {summary:?}, {} not acknowledged", outcome.unacknowledged);
+    assert!(outcome.unacknowledged > 0, "it was away");
+    assert_whole(&outcome, 10_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

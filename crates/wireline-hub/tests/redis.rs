@@ -150,6 +150,41 @@ async fn a_server_that_is_killed_again_and_again_and_keeps_all_loses_and_doubles
     assert!(summary.published > 500, "{summary:?}");
 }
 
+/// Two hundred subscribers on two nodes, and about a thousand publications a second.
+fn crowd(seconds: usize) -> Workload {
+    const PAUSE_MS: usize = 36;
+    Workload {
+        topics: 20,
+        publishers: 2,
+        messages: seconds * 1000 / PAUSE_MS,
+        pause: Duration::from_millis(PAUSE_MS as u64),
+        subscribers: 10,
+        patience: Duration::from_secs(60),
+    }
+}
+
+/// How long the server is away each time, in milliseconds.
+const TEN_OUTAGES: [u64; 10] = [0, 100, 200, 300, 500, 50, 400, 0, 250, 150];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_kills_at_a_thousand_messages_a_second_lose_and_double_nothing() {
+    let server = RedisServer::start(Keeps::Everything);
+    let nodes = [redis(&server.url()), redis(&server.url())];
+    let (outcome, summary) = with_two_nodes(nodes, crowd(14), async {
+        for outage in TEN_OUTAGES {
+            wait(1000).await;
+            server.kill();
+            wait(outage).await;
+            server.start_again();
+        }
+    })
+    .await;
+    eprintln!("Redis killed 10 times: {summary:?}, {} not acknowledged", outcome.unacknowledged);
+    assert_eq!(summary.resets, 0, "all that was acknowledged is kept");
+    assert!(outcome.unacknowledged > 0, "it was away");
+    assert!(summary.published > 10_000, "{summary:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_killed_and_comes_up_empty_loses_nothing_but_at_resets() {
     let server = RedisServer::start(Keeps::Nothing);
@@ -163,8 +198,8 @@ async fn a_server_that_is_killed_and_comes_up_empty_loses_nothing_but_at_resets(
         }
     })
     .await;
-    // Each time, everybody of every topic.
-    assert_eq!(summary.resets, 3 * 12, "{summary:?}");
+    // Each time, everybody of every topic; who was slow to come back may be told of two at once.
+    assert!((2 * 12..=3 * 12).contains(&summary.resets), "{summary:?}");
     assert!(summary.published > 500, "{summary:?}");
 }
 
