@@ -110,6 +110,9 @@ impl HubArgs {
                 }),
         };
         let key = self.hub_key.clone().or_else(|| std::env::var(KEY_VARIABLE).ok());
+        if key.as_ref().is_some_and(|key| key.trim().is_empty()) {
+            return Err(Error::other("the hub's key is empty: anybody could say it"));
+        }
         let hub = builder.start();
         let is_leaving = Arc::<AtomicBool>::default();
         let desk = Desk::new(hub.clone(), key, addr.ip().is_loopback(), Arc::clone(&is_leaving));

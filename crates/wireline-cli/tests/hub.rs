@@ -180,6 +180,7 @@ fn bad_requests_are_told_what_is_wrong() {
         ("GET /nothing HTTP/1.1", 404),
         // A page of somebody else's, and a name of somebody else's that leads here.
         ("POST /publish?topic=news HTTP/1.1\nOrigin: https://evil.example", 403),
+        ("POST /publish?topic=news HTTP/1.1\nX-Forwarded-For: 203.0.113.7", 403),
         ("GET /topics HTTP/1.1\nHost: evil.example", 403),
     ] {
         let (seen, body) = program.ask(head, "words");
@@ -259,7 +260,7 @@ async fn with_tokens_each_hears_and_says_what_its_token_allows() {
 
 #[test]
 fn a_secret_that_is_none_is_told() {
-    for options in [["--token-secret", "/nowhere/secret"], ["--token-key", "/dev/null"]] {
+    for options in [["--token-secret", "/nowhere/secret"], ["--token-key", "/dev/null"], ["--hub-key", " "]] {
         let output = Command::new(env!("CARGO_BIN_EXE_wireline"))
             .args(["serve", "127.0.0.1:0", "--hub"])
             .args(options)
@@ -267,7 +268,7 @@ fn a_secret_that_is_none_is_told() {
             .expect("it runs");
         assert!(!output.status.success());
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains(options[1]), "{said}");
+        assert!(said.contains(options[1]) && said.starts_with("wireline: "), "{said}");
     }
 }
 

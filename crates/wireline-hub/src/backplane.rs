@@ -158,6 +158,8 @@ impl fmt::Display for NodeId {
 pub struct NodeRow {
     /// Whose.
     pub node: NodeId,
+    /// Under which of the node's leases: one that begins anew has another number.
+    pub lease: u32,
     /// Who is there.
     pub members: Vec<Member>,
 }

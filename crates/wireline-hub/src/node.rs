@@ -268,6 +268,8 @@ pub enum Action {
         member: Member,
         /// Where.
         node: NodeId,
+        /// Under which of its leases.
+        lease: u32,
     },
 }
 
@@ -523,8 +525,8 @@ impl<O: Outlet> Node<O> {
         self.outside.now = now;
         let Some(key) = self.keys.get(topic).copied() else { return };
         let Some(watch) = &mut self.feeds[key].watch else { return };
-        for (member, node) in watch.handle_rows(rows, now) {
-            self.outside.actions.push(Action::TellGone { topic: topic.clone(), member, node });
+        for (member, node, lease) in watch.handle_rows(rows, now) {
+            self.outside.actions.push(Action::TellGone { topic: topic.clone(), member, node, lease });
         }
         self.settle(key);
     }

@@ -152,8 +152,15 @@ impl Desk {
     }
 }
 
+/// What proxies add.
+const PASSED_ON: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+
 /// Whether it is not a page of somebody else's that asks, by its own name or, if its name leads here, by ours.
 fn is_from_this_machine(request: &Request<Bytes>) -> bool {
+    // A proxy asks for somebody else.
+    if PASSED_ON.iter().any(|name| request.headers().contains_key(*name)) {
+        return false;
+    }
     let text = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let Some(host) = text(header::HOST).or_else(|| request.uri().authority().map(|host| host.as_str()))
     else {

@@ -78,6 +78,7 @@ struct Record {
 
 #[derive(Debug)]
 struct Lease {
+    number: u32,
     until: Instant,
     rows: HashMap<Topic, Vec<Member>>,
 }
@@ -250,7 +251,7 @@ impl Backplane for MemoryNode {
             let mut engine = self.memory.lock();
             engine.nodes.retain(|_, lease| lease.until > now);
             let is_kept = engine.nodes.contains_key(&self.id);
-            let fresh = || Lease { until: now, rows: HashMap::new() };
+            let fresh = || Lease { number: entropy::mark(), until: now, rows: HashMap::new() };
             let lease = engine.nodes.entry(self.id).or_insert_with(fresh);
             lease.until = now + ttl;
             for row in rows {
@@ -267,7 +268,7 @@ impl Backplane for MemoryNode {
             let engine = self.memory.lock();
             let live = engine.nodes.iter().filter(|(_, lease)| lease.until > now);
             let row = |(node, lease): (&NodeId, &Lease)| {
-                Some(NodeRow { node: *node, members: lease.rows.get(topic)?.clone() })
+                Some(NodeRow { node: *node, lease: lease.number, members: lease.rows.get(topic)?.clone() })
             };
             let mut rows: Vec<NodeRow> = live.filter_map(row).collect();
             rows.sort_by_key(|row| row.node);

@@ -298,10 +298,12 @@ fn encode_members(members: &[Member]) -> String {
     serde_json::Value::from(names).to_string()
 }
 
-fn decode_row(node: &[u8], members: &[u8]) -> Option<NodeRow> {
+fn decode_row(node: &[u8], row: &[u8]) -> Option<NodeRow> {
     let node = u128::from_str_radix(str::from_utf8(node).ok()?, 16).ok()?;
+    let (word, members) = row.split_at_checked(WORD_LEN)?;
+    let lease = u32::from_str_radix(str::from_utf8(word).ok()?, 16).ok()?;
     let names: Vec<String> = serde_json::from_slice(members).ok()?;
-    Some(NodeRow { node: NodeId(node), members: names.into_iter().map(Member::new).collect() })
+    Some(NodeRow { node: NodeId(node), lease, members: names.into_iter().map(Member::new).collect() })
 }
 
 /// What the script that reads has answered.

@@ -13,7 +13,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Rules, outlet::SocketOutlet, presence};
+use super::{
+    Rules,
+    outlet::SocketOutlet,
+    presence::{self, News},
+};
 use crate::{
     BackplaneError, ConnectionId, Event, Member, NodeId, NodeRow, Page, Topic,
     backplane::{Backplane, EventReceiver},
@@ -66,6 +70,9 @@ struct Shard {
     outlets: HashMap<ConnectionId, SocketOutlet>,
     outcomes: mpsc::UnboundedSender<Outcome>,
     interests: mpsc::UnboundedSender<Interest>,
+    news: mpsc::UnboundedSender<News>,
+    /// The engine was told who is here.
+    has_rows: Arc<AtomicBool>,
     rules: Rules,
     is_cut_off: Arc<AtomicBool>,
 }
@@ -83,12 +90,16 @@ pub(super) fn start(
     let (commands, received) = mpsc::unbounded_channel();
     let (outcomes, done) = mpsc::unbounded_channel();
     let (interests, interested) = mpsc::unbounded_channel();
+    let (news, told) = mpsc::unbounded_channel();
+    tokio::spawn(presence::publish_news(Arc::clone(&backplane), Arc::clone(&rules), told));
     let shard = Shard {
         node: Node::new(config, now()),
         backplane: Arc::clone(&backplane),
         outlets: HashMap::new(),
         outcomes: outcomes.clone(),
         interests,
+        news,
+        has_rows: Arc::default(),
         rules,
         is_cut_off: Arc::default(),
     };
@@ -192,29 +203,31 @@ impl Shard {
                 }
                 Action::TellPresence(update) => self.tell_presence(update),
                 Action::ReadRows(topic) => self.read_rows(topic),
-                Action::TellGone { topic, member, node } => self.tell_gone(topic, member, node),
+                Action::TellGone { topic, member, node, lease } => self.tell_gone(topic, member, node, lease),
             }
         }
     }
 
     fn tell_presence(&self, update: PresenceUpdate) {
-        let (backplane, rules) = (Arc::clone(&self.backplane), Arc::clone(&self.rules));
-        let outcomes = self.outcomes.clone();
+        let (backplane, outcomes) = (Arc::clone(&self.backplane), self.outcomes.clone());
+        let (news, has_rows) = (self.news.clone(), Arc::clone(&self.has_rows));
         tokio::spawn(async move {
-            let telling = presence::tell(&*backplane, &rules, update);
             tokio::select! {
-                is_kept = telling => drop(outcomes.send(Outcome::PresenceTold(is_kept))),
+                (is_kept, told) = presence::keep(&*backplane, update, &has_rows) => {
+                    let _ = news.send(told);
+                    let _ = outcomes.send(Outcome::PresenceTold(is_kept));
+                }
                 () = outcomes.closed() => {}
             }
         });
     }
 
-    fn tell_gone(&self, topic: Topic, member: Member, node: NodeId) {
+    fn tell_gone(&self, topic: Topic, member: Member, node: NodeId, lease: u32) {
         let (backplane, rules) = (Arc::clone(&self.backplane), Arc::clone(&self.rules));
         let outcomes = self.outcomes.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = presence::tell_gone(&*backplane, &rules, &topic, member, node) => {}
+                () = presence::tell_gone(&*backplane, &rules, &topic, member, node, lease) => {}
                 () = outcomes.closed() => {}
             }
         });

@@ -23,8 +23,11 @@ pub(super) struct Presence {
     lease: Duration,
     /// When the next update is due.
     due: Option<Instant>,
-    /// The last one is being told.
+    /// The last one is being told, in which these have joined.
     is_telling: bool,
+    telling: BTreeSet<(Topic, Member)>,
+    /// Who was here under a lease that has ended, until the engine has the rows under the next.
+    lost: BTreeSet<(Topic, Member)>,
 }
 
 impl Presence {
@@ -38,6 +41,8 @@ impl Presence {
             lease,
             due: None,
             is_telling: false,
+            telling: BTreeSet::new(),
+            lost: BTreeSet::new(),
         }
     }
 
@@ -92,7 +97,13 @@ impl Presence {
     /// was told before.
     pub(super) fn handle_told(&mut self, is_kept: bool, now: Instant) {
         self.is_telling = false;
+        let told = std::mem::take(&mut self.telling);
         if !is_kept {
+            let members = |(topic, members): (&Topic, &BTreeMap<Member, usize>)| {
+                members.keys().map(|member| (topic.clone(), member.clone())).collect::<Vec<_>>()
+            };
+            let before = self.topics.iter().flat_map(members).chain(self.left.iter().cloned());
+            self.lost = before.filter(|member| !told.contains(member)).collect();
             self.doubt(now);
         }
     }
@@ -109,6 +120,10 @@ impl Presence {
         }
         self.is_telling = true;
         self.due = (!self.topics.is_empty()).then(|| now + self.lease / RENEWALS);
+        // Whoever was here under a lease that has ended and is not under the next is missed by those who hear the topic.
+        let lost = std::mem::take(&mut self.lost);
+        self.left.retain(|member| !lost.contains(member));
+        self.telling.clone_from(&self.joined);
         let rows = std::mem::take(&mut self.changed).into_iter().map(|topic| {
             let members = self.topics.get(&topic).map(|members| members.keys().cloned().collect());
             PresenceRow { topic, members: members.unwrap_or_default() }
@@ -225,6 +240,37 @@ mod tests {
             update.joined.is_empty(),
             "if anybody said that she left, that is contradicted when it is heard"
         );
+    }
+
+    #[test]
+    fn who_leaves_after_the_lease_had_ended_is_missed_by_others_and_not_told_of_twice() {
+        let start = Instant::now();
+        let mut presence = Presence::new(DELAY, LEASE);
+        presence.join(&topic(), &ann(), start);
+        presence.join(&topic(), &Member::new("bob"), start);
+        take(&mut presence, start + DELAY).expect("it is due");
+        let late = start + 2 * LEASE;
+        presence.take_update(late).expect("it is due");
+        presence.handle_told(false, late);
+        presence.leave(&topic(), &ann(), late);
+        let update = take(&mut presence, late + DELAY).expect("it is due");
+        assert!(update.left.is_empty(), "{update:?}");
+        assert_eq!(update.rows, [PresenceRow { topic: topic(), members: vec![Member::new("bob")] }]);
+        presence.leave(&topic(), &Member::new("bob"), late + DELAY);
+        let update = take(&mut presence, late + 2 * DELAY).expect("it is due");
+        assert_eq!(update.left, [(topic(), Member::new("bob"))], "he was here under this one");
+    }
+
+    #[test]
+    fn who_leaves_soon_after_the_first_lease_began_is_told_of() {
+        let start = Instant::now();
+        let mut presence = Presence::new(DELAY, LEASE);
+        presence.join(&topic(), &ann(), start);
+        presence.take_update(start + DELAY).expect("it is due");
+        presence.handle_told(false, start + DELAY);
+        presence.leave(&topic(), &ann(), start + DELAY);
+        let update = take(&mut presence, start + 2 * DELAY).expect("it is due");
+        assert_eq!(update.left, [(topic(), ann())]);
     }
 
     #[test]

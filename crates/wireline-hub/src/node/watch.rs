@@ -7,10 +7,6 @@ use std::{
 
 use crate::{Member, NodeId, NodeRow};
 
-/// Times that a member must be missing from the engine's rows before it counts as gone. Once may be a member that
-/// leaves and whose leave is on its way.
-const MISSING: u32 = 2;
-
 /// What was seen of a topic's members.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -23,9 +19,11 @@ pub(super) struct Watch {
 
 #[derive(Debug)]
 struct Seen {
-    /// The last node that it was at.
-    node: NodeId,
-    missing: u32,
+    /// The last node that it was at, and the number of that one's lease.
+    place: (NodeId, u32),
+    /// Since when it has been missing from the engine's rows. For an interval that may be a member that leaves, and
+    /// whose leave is on its way.
+    missing_since: Option<Instant>,
 }
 
 impl Watch {
@@ -55,19 +53,27 @@ impl Watch {
         self.seen.remove(member);
     }
 
-    /// Takes the engine's rows, or `None` if it did not answer: who has gone unsaid, and from which node.
-    pub(super) fn handle_rows(&mut self, rows: Option<Vec<NodeRow>>, now: Instant) -> Vec<(Member, NodeId)> {
+    /// Takes the engine's rows, or `None` if it did not answer: who has gone unsaid, from which node, and under which
+    /// of its leases.
+    pub(super) fn handle_rows(
+        &mut self,
+        rows: Option<Vec<NodeRow>>,
+        now: Instant,
+    ) -> Vec<(Member, NodeId, u32)> {
         self.is_reading = false;
         self.due = now + self.interval;
         let Some(rows) = rows else { return Vec::new() };
-        self.seen.values_mut().for_each(|seen| seen.missing += 1);
+        for seen in self.seen.values_mut() {
+            seen.missing_since.get_or_insert(now);
+        }
         for row in rows {
             for member in row.members {
-                self.seen.insert(member, Seen { node: row.node, missing: 0 });
+                self.seen.insert(member, Seen { place: (row.node, row.lease), missing_since: None });
             }
         }
-        let gone = self.seen.extract_if(.., |_, seen| seen.missing >= MISSING);
-        gone.map(|(member, seen)| (member, seen.node)).collect()
+        let is_gone = |seen: &Seen| seen.missing_since.is_some_and(|since| since + self.interval <= now);
+        let gone = self.seen.extract_if(.., |_, seen| is_gone(seen));
+        gone.map(|(member, Seen { place: (node, lease), .. })| (member, node, lease)).collect()
     }
 }
 
@@ -78,11 +84,15 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(5);
 
     fn row(node: u128, members: &[&str]) -> NodeRow {
-        NodeRow { node: NodeId(node), members: members.iter().map(|member| Member::new(*member)).collect() }
+        NodeRow {
+            node: NodeId(node),
+            lease: 7,
+            members: members.iter().map(|member| Member::new(*member)).collect(),
+        }
     }
 
     #[test]
-    fn who_is_missing_twice_is_gone_and_is_told_once() {
+    fn who_is_missing_for_an_interval_is_gone_and_is_told_once() {
         let now = Instant::now();
         let mut watch = Watch::new(INTERVAL, now);
         assert!(watch.take_due(now) && watch.due().is_none());
@@ -91,9 +101,11 @@ mod tests {
         assert_eq!(watch.due(), Some(now + INTERVAL));
         let left = || Some(vec![row(2, &["bob", "eve"])]);
         assert!(watch.handle_rows(left(), now).is_empty());
-        assert!(watch.handle_rows(None, now).is_empty(), "an engine that does not answer says nothing");
-        assert_eq!(watch.handle_rows(left(), now), [(Member::new("ann"), NodeId(1))]);
-        assert!(watch.handle_rows(left(), now).is_empty());
+        assert!(watch.handle_rows(left(), now + INTERVAL / 2).is_empty(), "however often one looks");
+        let later = now + INTERVAL;
+        assert!(watch.handle_rows(None, later).is_empty(), "an engine that does not answer says nothing");
+        assert_eq!(watch.handle_rows(left(), later), [(Member::new("ann"), NodeId(1), 7)]);
+        assert!(watch.handle_rows(left(), later).is_empty());
     }
 
     #[test]
@@ -103,9 +115,8 @@ mod tests {
         watch.handle_rows(Some(vec![row(1, &["ann", "bob"])]), now);
         watch.hear_leave(&Member::new("ann"));
         watch.handle_rows(Some(vec![]), now);
-        watch.handle_rows(Some(vec![row(2, &["bob"])]), now);
-        for _ in 0..3 {
-            assert!(watch.handle_rows(Some(vec![row(2, &["bob"])]), now).is_empty());
+        for number in 1..4 {
+            assert!(watch.handle_rows(Some(vec![row(2, &["bob"])]), now + number * INTERVAL).is_empty());
         }
     }
 

@@ -80,8 +80,8 @@ fn when_a_node_is_gone_it_is_said_once_of_each_of_its_members() {
     let [ann, bob] = [Member::new("ann"), Member::new("bob")];
     let dead = NodeId(1);
     world.rows = vec![
-        NodeRow { node: dead, members: vec![ann.clone(), bob.clone()] },
-        NodeRow { node: NodeId(2), members: vec![bob] },
+        NodeRow { node: dead, lease: 1, members: vec![ann.clone(), bob.clone()] },
+        NodeRow { node: NodeId(2), lease: 2, members: vec![bob] },
     ];
     let watcher = world.connect(1);
     world.subscribe(watcher, Start::Now);

@@ -166,7 +166,7 @@ pub(super) async fn read(engine: &Engine, topic: &Topic) -> Result<Vec<NodeRow>,
         };
         if number == Some(row.number) {
             let members = row.members.into_iter().map(Member::new).collect();
-            found.push(NodeRow { node, members });
+            found.push(NodeRow { node, lease: u32::try_from(row.number).unwrap_or_default(), members });
         } else {
             // The row of a node that is gone: this very one, not what the node may have written since. Else who reads
             // next does it.
