@@ -53,6 +53,7 @@ struct State {
     nodes: Vec<Events>,
     random: u64,
     faults: u64,
+    reads: u64,
 }
 
 impl Faults {
@@ -60,7 +61,8 @@ impl Faults {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let state = State { rates: Rates::default(), is_cut: false, nodes: vec![], random, faults: 0 };
+        let state =
+            State { rates: Rates::default(), is_cut: false, nodes: vec![], random, faults: 0, reads: 0 };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -85,6 +87,12 @@ impl Faults {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.lock().faults
+    }
+
+    /// How often the engine was asked for what was published.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.lock().reads
     }
 
     /// A node that has them, between the one that `make` makes and what `events` tells.
@@ -202,6 +210,7 @@ impl<B: Backplane> Backplane for FaultyNode<B> {
         after: Option<Position>,
         max: usize,
     ) -> BackplaneFuture<'b, Page> {
+        self.faults.lock().reads += 1;
         self.with_faults(Box::pin(async move { self.inner.read(topic, after, max).await }))
     }
 
