@@ -193,6 +193,67 @@ async fn ten_kills_at_a_thousand_messages_a_second_lose_and_double_nothing() {
     assert_whole(&outcome, 10_000);
 }
 
+/// Three servers that are one broker.
+fn cluster() -> [Arc<NatsServer>; 3] {
+    let routes = [(); 3].map(|()| process::free_port());
+    let names = routes.map(|port| format!("nats-route://127.0.0.1:{port}")).join(", ");
+    [0, 1, 2].map(|number| {
+        let route = routes[number];
+        let configuration = format!(
+            "server_name: s{number}\ncluster {{ name: hub, listen: \"127.0.0.1:{route}\", routes: [{names}] }}\n"
+        );
+        Arc::new(nats_server_with(&configuration))
+    })
+}
+
+/// As soon as the servers have agreed on who leads.
+async fn connect_to_cluster(urls: &str) -> Nats {
+    let began = Instant::now();
+    loop {
+        match Nats::connect(urls).max_messages(MESSAGES).replicas(3).await {
+            Ok(nats) => return nats,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(60), "{error}"),
+        }
+        wait(500).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_loses_one_server_after_the_other_loses_and_doubles_nothing() {
+    let servers = cluster();
+    let urls = servers.each_ref().map(|server| server.url()).join(",");
+    let mut hubs = Vec::new();
+    for _ in 0..2 {
+        hubs.push(hub(connect_to_cluster(&urls).await, keeping_everything()));
+    }
+    let (killed, watched) = (servers.clone(), hubs.clone());
+    let outcome = run(hubs, &workload(45), |_| async move {
+        // One of them leads each stream, whichever it is.
+        for (number, server) in killed.iter().enumerate() {
+            wait(1000).await;
+            server.kill();
+            wait(3000).await;
+            server.start();
+            let began = Instant::now();
+            for hub in &watched {
+                while hub.publish("probe", "").await.is_err() {
+                    // The servers take up to nine seconds to elect a leader, and do so for each stream.
+                    assert!(
+                        began.elapsed() < Duration::from_secs(60),
+                        "server {number}: the cluster is away"
+                    );
+                    wait(100).await;
+                }
+            }
+            eprintln!("server {number} killed: there again {:?} after it was started", began.elapsed());
+        }
+    })
+    .await;
+    let summary = outcome.check();
+    eprintln!("a cluster, three kills: {summary:?}, {} not acknowledged", outcome.unacknowledged);
+    assert_whole(&outcome, 1000);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_stops_in_its_tracks_and_goes_on_loses_and_doubles_nothing() {
     let server = Arc::new(nats_server());
