@@ -106,6 +106,55 @@ await group("client in Node", async () => {
   await server.stop();
 });
 
+await group("client in Node: an application's faults", async () => {
+  const server = await serve("hub/faults.log", "--hub");
+  const way = await switchableWay(server.port);
+  const complained = console.error;
+  let complaints = 0;
+  console.error = () => complaints++;
+  // It subscribes when it is told that the connection is open, as most do, and throws wherever it can.
+  const hub = new Hub(`ws://127.0.0.1:${way.port}/hub`, { WebSocket });
+  const heard = [];
+  const [errors, ready] = [[], []];
+  hub.onError = (error) => errors.push(error.code);
+  hub.onState = (state) => {
+    if (state === "open" && ready.length === 0) {
+      const onMessage = ({ data }) => {
+        heard.push(data);
+        throw new Error("of the application");
+      };
+      ready.push(hub.subscribe("chat:2", { onMessage }).ready);
+    }
+    throw new Error("of the application");
+  };
+  await waitFor(() => ready.length === 1, 10);
+  await ready[0];
+  await hub.publish("chat:2", "one");
+  way.cut();
+  await hub.publish("chat:2", "two");
+  await waitFor(() => heard.length === 2, 30);
+  checkEqual("client in Node: subscribed when open, over a cut", [heard, errors], [["one", "two"], []]);
+  const [small, large] = [hub.publish("chat:2", "three"), hub.publish("chat:2", "x".repeat(3 << 20)).catch((error) => error)];
+  await small;
+  checkEqual("client in Node: too large for the server", (await large).code, "too_large");
+  await hub.publish("chat:2", "four");
+  await waitFor(() => heard.length === 4, 30);
+  checkEqual("client in Node: the others go on", heard, ["one", "two", "three", "four"]);
+  const nothing = await hub.publish("chat:2", { an: "object" }).catch((error) => error);
+  check("client in Node: an object is no payload", nothing instanceof TypeError, `${nothing}`);
+  hub.close();
+  console.error = complained;
+  check("client in Node: what the application throws is told", complaints >= 6, `${complaints} times`);
+  let attempts = 0;
+  const token = () => (attempts++ ? "ann" : Promise.reject(new SyntaxError("no JSON")));
+  const later = new Hub(`ws://127.0.0.1:${way.port}/hub`, { WebSocket, token });
+  await later.subscribe("chat:2").ready;
+  checkEqual("client in Node: a token that fails is asked for again", attempts, 2);
+  later.close();
+  way.close();
+  await server.stop();
+});
+
 await group("a node that is drained", async () => {
   const directory = mkdtempSync(path.join(os.tmpdir(), "wireline-hub-"));
   const nats = await startNats(directory);

@@ -51,8 +51,13 @@ export class Hub {
   /** What ended it, or a subscription. */
   onError: (error: HubError) => void;
   onBroadcast: (publication: Publication) => void;
+  /** Something that was broadcast may have been missed. */
+  onBroadcastReset: (why: string) => void;
   subscribe(topic: string, options?: SubscribeOptions): Subscription;
-  /** The position. Sent again after a loss, and published once. At most 1,000 may wait for their answers. */
+  /**
+   * The position. Sent again after a loss, and published once; after 90 s, or with a key of less than 22 characters, it
+   * is not sent again, and rejects with "unknown". At most 1,000 may wait for their answers.
+   */
   publish(
     topic: string,
     data: string | ArrayBuffer | ArrayBufferView,
