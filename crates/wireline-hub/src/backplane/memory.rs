@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -59,6 +60,10 @@ pub struct MemoryNode {
 #[derive(Debug, Default)]
 struct Engine {
     topics: HashMap<Topic, Record>,
+    /// Nobody can guess what it makes of a topic's name.
+    secret: RandomState,
+    /// Times that something was forgotten of which something had been published.
+    generation: u64,
     sweep_at: usize,
     nodes: HashMap<NodeId, Lease>,
 }
@@ -108,9 +113,11 @@ impl Memory {
         let now = Instant::now();
         let mut engine = self.lock();
         engine.nodes.clear();
-        for record in engine.topics.values_mut() {
+        engine.generation += 1;
+        let Engine { topics, secret, generation, .. } = &mut *engine;
+        for (topic, record) in topics {
             let listeners = std::mem::take(&mut record.listeners);
-            *record = Record { listeners, ..Record::new(now) };
+            *record = Record { listeners, ..Record::new(beginning(secret, *generation, topic), now) };
         }
     }
 
@@ -120,23 +127,36 @@ impl Memory {
 }
 
 impl Engine {
+    fn beginning(&self, topic: &Topic) -> Position {
+        beginning(&self.secret, self.generation, topic)
+    }
+
     fn record(&mut self, topic: &Topic, now: Instant) -> &mut Record {
         if !self.topics.contains_key(topic) && self.topics.len() >= self.sweep_at.max(SWEEP_AT) {
+            let before = self.topics.len();
             self.topics.retain(|_, record| !record.is_idle(now));
+            self.generation += u64::from(self.topics.len() < before);
             self.sweep_at = self.topics.len() * 2;
         }
-        let record = self.topics.entry(topic.clone()).or_insert_with(|| Record::new(now));
+        let beginning = self.beginning(topic);
+        let record = self.topics.entry(topic.clone()).or_insert_with(|| Record::new(beginning, now));
         record.touched = now;
         record.trim(now);
         record
     }
 }
 
+/// Where a topic stands of which nothing was published: it can be told again without being kept, so that a name that
+/// somebody asks for costs nothing. Once it could have been published to and forgotten it is another.
+fn beginning(secret: &RandomState, generation: u64, topic: &Topic) -> Position {
+    #[expect(clippy::cast_possible_truncation, reason = "any 32 bits of it do")]
+    Position::new(0, secret.hash_one((topic, generation)) as u32)
+}
+
 impl Record {
-    fn new(now: Instant) -> Self {
+    fn new(beginning: Position, now: Instant) -> Self {
         Self {
-            // The mark tells this life of the topic from others, of which nothing was published yet either.
-            top: Position::new(0, entropy::mark()),
+            top: beginning,
             history: History::NONE,
             kept: VecDeque::new(),
             bytes: 0,
@@ -145,6 +165,11 @@ impl Record {
             listeners: Vec::new(),
             touched: now,
         }
+    }
+
+    /// Nothing was published, and nobody hears it.
+    fn is_untouched(&self) -> bool {
+        self.top.offset == 0 && self.listeners.is_empty()
     }
 
     fn is_idle(&mut self, now: Instant) -> bool {
@@ -231,7 +256,11 @@ impl Backplane for MemoryNode {
     fn unsubscribe<'b>(&'b self, topic: &'b Topic) -> BackplaneFuture<'b, ()> {
         Box::pin(async move {
             let mut engine = self.memory.lock();
-            engine.record(topic, Instant::now()).listeners.retain(|(id, _)| *id != self.id);
+            let Some(record) = engine.topics.get_mut(topic) else { return Ok(()) };
+            record.listeners.retain(|(id, _)| *id != self.id);
+            if record.is_untouched() {
+                engine.topics.remove(topic);
+            }
             Ok(())
         })
     }
@@ -242,7 +271,14 @@ impl Backplane for MemoryNode {
         after: Option<Position>,
         max: usize,
     ) -> BackplaneFuture<'b, Page> {
-        Box::pin(async move { Ok(self.memory.lock().record(topic, Instant::now()).read(after, max)) })
+        Box::pin(async move {
+            let mut engine = self.memory.lock();
+            if engine.topics.contains_key(topic) {
+                return Ok(engine.record(topic, Instant::now()).read(after, max));
+            }
+            let top = engine.beginning(topic);
+            Ok(Page { top, proven: after == Some(top), items: vec![] })
+        })
     }
 
     fn lease<'b>(&'b self, rows: &'b [PresenceRow], ttl: Duration) -> BackplaneFuture<'b, bool> {
@@ -285,5 +321,49 @@ impl Drop for MemoryNode {
         for record in engine.topics.values_mut() {
             record.listeners.retain(|(id, _)| *id != self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Content;
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).expect("it is a name")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_somebody_asks_for_costs_nothing_and_its_place_is_known_again() {
+        let memory = Memory::new();
+        let node = memory.node(Events::channel(16).0);
+        for number in 0..10_000 {
+            let topic = topic(&format!("t{number}"));
+            node.subscribe(&topic).await.expect("it is there");
+            let top = node.read(&topic, None, 10).await.expect("it is there").top;
+            node.unsubscribe(&topic).await.expect("it is there");
+            let page = node.read(&topic, Some(top), 10).await.expect("it is there");
+            assert!(page.proven && page.top == top, "{page:?}");
+        }
+        assert_eq!(memory.topics(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_published_to_and_forgotten_is_not_taken_for_a_topic_that_nobody_published_to() {
+        let memory = Memory::new();
+        let node = memory.node(Events::channel(16).0);
+        let tea = topic("tea");
+        let beginning = node.read(&tea, None, 10).await.expect("it is there").top;
+        let outgoing =
+            Outgoing { id: PublicationId::random(), content: Content::Message("hot".into()), except: None };
+        node.publish(&tea, outgoing, History::NONE).await.expect("it is there");
+        tokio::time::advance(2 * IDLE_LIFETIME).await;
+        // So many that those nobody needs are looked for.
+        for number in 0..=SWEEP_AT {
+            node.subscribe(&topic(&format!("t{number}"))).await.expect("it is there");
+        }
+        assert_eq!(memory.topics(), SWEEP_AT + 1, "tea is forgotten");
+        let page = node.read(&tea, Some(beginning), 10).await.expect("it is there");
+        assert!(!page.proven, "{page:?}");
     }
 }
