@@ -37,8 +37,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(3600);
 /// Bytes from which on a key is its publication's on all connections, whoever sends it.
 const UNGUESSABLE: usize = 22;
 
-/// Between attempts to subscribe that the server could not grant yet.
-const SUBSCRIBE_RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1500)];
+/// Between attempts at what the server could not grant yet.
+const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1500)];
 
 /// Whoever waits for an answer.
 #[derive(Debug)]
@@ -225,6 +225,8 @@ pub(super) struct Dialogue {
     silent_at: Option<Instant>,
     /// Feeds that are delayed.
     delayed: Vec<(Instant, Topic)>,
+    /// Publications that the server could not take yet.
+    put_off: Vec<(Instant, u64)>,
     /// Anything from 0 to 1.
     random: fn() -> f64,
 }
@@ -241,6 +243,7 @@ impl Dialogue {
             silence: None,
             silent_at: None,
             delayed: Vec::new(),
+            put_off: Vec::new(),
             random,
         }
     }
@@ -259,7 +262,11 @@ impl Dialogue {
         match self.phase {
             Phase::Away => self.first_to_expire(),
             Phase::Authenticating { until } => Some(until),
-            Phase::Open => self.silent_at.into_iter().chain(self.delayed.iter().map(|(at, _)| *at)).min(),
+            Phase::Open => {
+                let delayed = self.delayed.iter().map(|(at, _)| *at);
+                let put_off = self.put_off.iter().map(|(at, _)| *at);
+                self.silent_at.into_iter().chain(delayed).chain(put_off).min()
+            }
         }
     }
 
@@ -288,6 +295,7 @@ impl Dialogue {
         self.silent_at = None;
         self.outgoing.clear();
         self.delayed.clear();
+        self.put_off.clear();
         self.requests.retain(|_, request| !request.ends_with_connection());
         for feed in self.topics.values_mut().filter(|feed| feed.state != FeedState::Behind) {
             feed.state = FeedState::Wanted;
@@ -333,7 +341,12 @@ impl Dialogue {
             Phase::Open if self.silent_at.is_some_and(|at| at <= now) => {
                 return Next::Abandon("it is silent");
             }
-            Phase::Authenticating { .. } | Phase::Open => self.ask_delayed(now),
+            Phase::Authenticating { .. } | Phase::Open => {
+                self.ask_delayed(now);
+                for (_, id) in self.put_off.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>() {
+                    self.ask_again(id, now);
+                }
+            }
         }
         Next::Stay
     }
@@ -504,6 +517,7 @@ impl Dialogue {
                 self.handle_subscribed(&topic, key, error, position, header.recovered, now);
             }
             Some(Request::Publish(publishing)) => match (error, position) {
+                (Some(error), _) if error.is_temporary() => self.put_off(id, publishing, error, now),
                 (Some(error), _) => publishing.answer.give(Err(error)),
                 (None, Some(position)) => publishing.answer.give(Ok(position)),
                 (None, None) => return Next::Abandon("it does not speak hub.v1"),
@@ -515,6 +529,23 @@ impl Dialogue {
             Some(Request::Unsubscribe) | None => {}
         }
         Next::Stay
+    }
+
+    /// The server cannot take a publication yet, or does not know what became of it: it is sent again, known by its key,
+    /// for as long as that holds.
+    fn put_off(&mut self, id: u64, publishing: Box<Publishing>, error: ClientError, now: Instant) {
+        let at = self.again_at(now);
+        if publishing.expires().is_none_or(|expires| expires <= at) {
+            return publishing.answer.give(Err(error));
+        }
+        self.requests.insert(id, Request::Publish(publishing));
+        self.put_off.push((at, id));
+    }
+
+    /// When to ask again what could not be granted.
+    fn again_at(&self, now: Instant) -> Instant {
+        let [least, most] = RETRY;
+        now + least + (most - least).mul_f64((self.random)())
     }
 
     fn handle_authenticated(&mut self, error: Option<ClientError>, header: &Header, now: Instant) -> Next {
@@ -547,13 +578,12 @@ impl Dialogue {
         is_recovered: bool,
         now: Instant,
     ) {
+        let at = self.again_at(now);
         let is_asked = |feed: &Feed| feed.key == key && feed.state == FeedState::Asked;
         let Some(feed) = self.topics.get_mut(topic).filter(|feed| is_asked(feed)) else { return };
         let Some(position) = position else {
             let error = error.unwrap_or(ClientError::Unknown);
             if error.is_temporary() {
-                let [least, most] = SUBSCRIBE_RETRY;
-                let at = now + least + (most - least).mul_f64((self.random)());
                 feed.state = FeedState::Delayed(at);
                 self.delayed.push((at, topic.clone()));
             } else if let Some(feed) = self.topics.remove(topic) {

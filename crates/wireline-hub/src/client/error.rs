@@ -16,7 +16,8 @@ pub enum ClientError {
     /// The caller's fault: the client has subscribed to the topic already.
     #[error("the client has subscribed to this topic already")]
     AlreadySubscribed,
-    /// The server said no.
+    /// The server said no. To a publication that it could not take yet it did so for 90 s: it may have been published
+    /// all the same, so that another try needs the same [key](super::Publish::key).
     #[error("the server refused: {code}")]
     Refused {
         /// The server's word: `forbidden`, `unavailable`, `too_large`, `unauthorized` and others.

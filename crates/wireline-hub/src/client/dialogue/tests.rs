@@ -250,6 +250,33 @@ fn a_publication_without_an_answer_is_sent_again_with_its_key_and_in_order() {
 }
 
 #[test]
+fn what_the_server_cannot_take_yet_is_sent_again_with_its_key_while_that_is_known() {
+    let mut talk = Talk::open();
+    let mut published = talk.publish(None, 1);
+    let first = talk.said();
+    let not_yet = json!({"re": first[0]["id"], "err": {"code": "unavailable", "temp": true}});
+    talk.hear(&not_yet);
+    assert!(published.try_recv().is_err() && talk.said().is_empty(), "it waits");
+    talk.wait(1);
+    assert_eq!(talk.said(), first, "the same again");
+    talk.hear(&not_yet);
+    talk.lose();
+    assert_eq!(talk.reopen(), first, "on another connection at once");
+    for _ in 0..RESEND_LIMIT.as_secs() {
+        talk.hear(&not_yet);
+        talk.wait(1);
+        talk.said();
+    }
+    let answer = published.try_recv().expect("it is answered at last");
+    assert_eq!(format!("{:?}", answer.expect_err("it is refused")), refused("unavailable", true));
+    // A key that holds for one connection may hold no longer.
+    let mut guessable = talk.publish(Some("short"), 1);
+    let said = talk.said();
+    talk.hear(&json!({"re": said[0]["id"], "err": {"code": "unavailable", "temp": true}}));
+    assert!(guessable.try_recv().is_ok());
+}
+
+#[test]
 fn what_the_server_would_not_know_again_is_not_sent_again() {
     let mut talk = Talk::open();
     let mut sent = talk.publish(None, 1);
