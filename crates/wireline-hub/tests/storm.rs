@@ -18,7 +18,7 @@ use wireline_hub::{
     History, Hub, Nats, TopicRules,
     testing::{
         Faults,
-        workload::{Workload, run},
+        workload::{Clients, Workload, run},
     },
 };
 
@@ -27,6 +27,14 @@ use self::broker::nats_server;
 const TOPICS: usize = 10;
 const SUBSCRIBERS: usize = 1000;
 const NODES: u64 = 2;
+
+async fn until_connected(clients: &Clients, wanted: usize) {
+    let began = Instant::now();
+    while clients.connections() < wanted {
+        assert!(began.elapsed() < Duration::from_secs(90), "{} connections", clients.connections());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_clients_that_are_cut_at_once_come_back_whole_and_the_broker_hardly_notices() {
@@ -55,13 +63,17 @@ async fn ten_thousand_clients_that_are_cut_at_once_come_back_whole_and_the_broke
     let (counted, counting) = (Arc::clone(&reads), faults.clone());
     let began = Instant::now();
     let outcome = run(hubs, &workload, |clients| async move {
-        // All have subscribed.
-        tokio::time::sleep(Duration::from_secs(8)).await;
-        let before = counting.reads();
-        for index in 0..TOPICS * SUBSCRIBERS {
+        let all = TOPICS * SUBSCRIBERS;
+        until_connected(&clients, all).await;
+        // Until the last of them have subscribed, too.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let (before, cut) = (counting.reads(), Instant::now());
+        for index in 0..all {
             clients.network(index).expect("it is connected").reset();
         }
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        until_connected(&clients, 2 * all).await;
+        eprintln!("{all} are connected again after {:?}", cut.elapsed());
+        tokio::time::sleep(Duration::from_secs(2)).await;
         counted.store(counting.reads() - before, Ordering::SeqCst);
     })
     .await;

@@ -61,6 +61,12 @@ impl Clients {
         networks.get(index.checked_rem(networks.len())?).cloned()
     }
 
+    /// Connections that subscribers have opened so far.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// Has a node replaced by another, or by none: its clients' connections are lost.
     pub fn replace(&self, node: usize, hub: Option<Hub>) {
         self.hubs.lock().unwrap_or_else(PoisonError::into_inner)[node] = hub;
