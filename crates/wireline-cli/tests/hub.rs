@@ -169,7 +169,9 @@ async fn a_chat_needs_no_token_and_tells_who_is_there() {
 #[test]
 fn bad_requests_are_told_what_is_wrong() {
     let program = Program::start(&[]);
+    let long_key = format!("POST /publish?topic=news&key={} HTTP/1.1", "k".repeat(129));
     for (head, status) in [
+        (&*long_key, 400),
         ("POST /publish HTTP/1.1", 400),
         ("POST /publish?topic= HTTP/1.1", 400),
         ("POST /publish?topic=%00 HTTP/1.1", 400),

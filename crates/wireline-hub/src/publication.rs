@@ -98,6 +98,9 @@ pub struct Outgoing {
 pub struct PublicationId(Arc<str>);
 
 impl PublicationId {
+    /// Bytes that a client's key may have: engines remember it for two minutes.
+    pub const MAX_KEY_LEN: usize = 128;
+
     /// The publisher's own word for it: whoever can say the same word of the same topic can keep it from being
     /// published, so that words of clients need their user's name before them.
     #[must_use]

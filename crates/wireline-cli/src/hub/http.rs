@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use serde_json::{Value, json};
 use wireline::{Message, Utf8Bytes};
-use wireline_hub::{BackplaneError, Hub, PublishError, Topic};
+use wireline_hub::{BackplaneError, Hub, PublicationId, PublishError, Topic};
 
 use crate::page;
 
@@ -120,6 +120,10 @@ impl Desk {
         }
         let mut publish = self.hub.publish(topic, message);
         if let Some(key) = parameter(request.uri(), "key") {
+            if key.len() > PublicationId::MAX_KEY_LEN {
+                let why = format!("the key has more than {} bytes", PublicationId::MAX_KEY_LEN);
+                return failure(StatusCode::BAD_REQUEST, &why);
+            }
             publish = publish.key(&key);
         }
         match publish.await {

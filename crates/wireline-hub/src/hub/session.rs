@@ -42,6 +42,8 @@ struct Session {
     wire: Wire,
     /// When the client has to go, and why.
     ends: Option<(Instant, Ending)>,
+    /// It was told to go: nothing that it still says is done.
+    has_ended: bool,
     /// The hub's word that all have to go.
     leaving: watch::Receiver<Option<Duration>>,
     topics: HashSet<Topic>,
@@ -75,7 +77,7 @@ impl Session {
         leaving.mark_changed();
         let ends = expires.map(|at| (at, Ending::Expired));
         let (topics, left, shards) = (HashSet::new(), Left::default(), Vec::new());
-        Self { hub, client, ws, wire, ends, leaving, topics, left, shards }
+        Self { hub, client, ws, wire, ends, has_ended: false, leaving, topics, left, shards }
     }
 
     /// The next message. When the client's time is over its connection is closed.
@@ -83,7 +85,10 @@ impl Session {
         loop {
             let at = self.ends.map(|(at, _)| at);
             tokio::select! {
-                message = self.ws.recv() => return Ok(message?),
+                message = self.ws.recv() => match message? {
+                    Some(_) if self.has_ended => {}
+                    message => return Ok(message),
+                },
                 Ok(()) = self.leaving.changed() => self.plan_to_leave(),
                 () = tokio::time::sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => self.end()?,
             }
@@ -102,7 +107,14 @@ impl Session {
     /// Sends the client away.
     fn end(&mut self) -> Result<()> {
         let Some((_, ending)) = self.ends.take() else { return Ok(()) };
+        self.has_ended = true;
         Ok(outlet::end(&self.ws.socket(), self.wire, ending)?)
+    }
+
+    /// Closes the connection.
+    fn close(&mut self, code: u16, reason: impl Into<String>) -> Result<()> {
+        self.has_ended = true;
+        Ok(self.ws.close_with(code, shorten(reason.into()))?)
     }
 
     /// Whether the client may hear a topic, and has not too many already.
@@ -124,6 +136,8 @@ impl Session {
             self.shards.push(index);
         }
         let TopicRules { history, presence } = (self.hub.rules)(&topic);
+        // Of the hub's own topics nobody is told who hears them.
+        let presence = presence && !topic.is_reserved();
         let member = self.client.user().filter(|_| presence).cloned();
         let connection = self.client.id();
         self.topics.insert(topic.clone());

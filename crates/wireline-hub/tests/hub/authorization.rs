@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use wireline::Config;
-use wireline_hub::{Denied, Hub, Member};
+use wireline_hub::{Denied, Hub, Member, TopicRules};
 
 use crate::client::Client;
 
@@ -79,4 +79,37 @@ async fn a_client_that_does_not_offer_the_protocol_is_refused() {
     let connecting = wireline::testing::connect(&crate::client::server(&hub), "ws://hub.example/").await;
     let Err(wireline::ConnectError::Rejected(response)) = connecting else { panic!("{connecting:?}") };
     assert_eq!(response.status(), 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_sent_away_says_nothing_more() {
+    let hub = Hub::builder().on_publish(|_, _| async { Ok(()) }).start();
+    let mut watcher = Client::connect(&hub).await;
+    watcher.subscribe("tea").await;
+    let mut rude = Client::connect(&hub).await;
+    rude.ws.send("nonsense").await.expect("it is open");
+    rude.publish("tea", "and another thing").await;
+    assert_eq!(rude.close_code().await, 3500);
+    watcher.hears_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_too_long_is_refused_and_the_connection_goes_on() {
+    let hub = Hub::builder().on_publish(|_, _| async { Ok(()) }).start();
+    let mut client = Client::connect(&hub).await;
+    for (len, answer) in [(129, Some("key_too_long")), (128, None)] {
+        let said = client.ask(&json!({"op": "pub", "t": "tea", "key": "k".repeat(len)}), "x").await;
+        assert_eq!(said.header["err"]["code"].as_str(), answer, "{said:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hears_what_is_broadcast_is_nobodys_business() {
+    let hub = Hub::builder()
+        .topics(|_| TopicRules { presence: true, ..TopicRules::default() })
+        .on_connect(|connect| async move { Ok(connect.token.map(Member::new)) })
+        .start();
+    let mut watcher = Client::connect(&hub).await;
+    let _ann = Client::connect_as(&hub, Some("ann")).await;
+    watcher.hears_nothing().await;
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use wireline::{Message, Prepared, Request, Result, WebSocket};
 
-use super::{AUTHENTICATION_TIMEOUT, SILENCE, Session, client, connect, refuse, shorten};
+use super::{AUTHENTICATION_TIMEOUT, SILENCE, Session, client, connect, refuse};
 use crate::{
-    Connect, Position, Topic,
+    Connect, Position, PublicationId, Topic,
     hub::Inner,
     node::Start,
     protocol::{
@@ -81,7 +81,7 @@ impl Session {
                         self.ws.send(answer).await?;
                     }
                 }
-                Err(error) => self.ws.close_with(code::MALFORMED, shorten(error.to_string()))?,
+                Err(error) => self.close(code::MALFORMED, error.to_string())?,
             }
             // Who does not read is not listened to.
             self.ws.writable().await;
@@ -102,6 +102,9 @@ impl Session {
                 true => hub_v1::unsubscribed(request),
                 false => hub_v1::error(request, "not_subscribed", false),
             }),
+            Command::Publish { key: Some(key), .. } if key.len() > PublicationId::MAX_KEY_LEN => {
+                Some(hub_v1::error(request, "key_too_long", false))
+            }
             Command::Publish { topic, key, echo, message } => {
                 Some(match self.publish(&topic, key, echo, message).await {
                     Ok(position) => hub_v1::published(request, position),

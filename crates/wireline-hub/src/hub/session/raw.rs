@@ -37,7 +37,7 @@ pub(in crate::hub) async fn serve(
     while let Some(message) = session.next().await? {
         if let Err(refusal) = session.publish(&topic, None, true, message).await {
             let code = if refusal.is_temporary() { code::UNAVAILABLE } else { code::FORBIDDEN };
-            session.ws.close_with(code, raw::reason(refusal))?;
+            session.close(code, raw::reason(refusal))?;
         }
         session.ws.writable().await;
     }
