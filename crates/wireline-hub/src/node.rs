@@ -149,8 +149,9 @@ pub trait Outlet: Debug {
     /// [`Refused::Full`] when there is no room: the node asks to be told when there is.
     fn offer(&self, entry: &Arc<Entry<Self::Frames>>, limit: usize) -> Result<usize, Refused>;
 
-    /// Queues what must be told, whatever is queued. If it cannot be queued, the connection must end.
-    fn tell(&self, notice: &Notice);
+    /// Queues what must be told, whatever is queued. If it cannot be queued, the connection must end. Whether it is
+    /// still subscribed to the notice's topic, if it was.
+    fn tell(&self, notice: &Notice) -> AfterNotice;
 
     /// Bytes in the queue.
     fn queued(&self) -> usize;
@@ -163,6 +164,15 @@ pub enum Refused {
     Full,
     /// The connection is closing, and will be disconnected.
     Closed,
+}
+
+/// What becomes of a subscription when its connection was told something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterNotice {
+    /// It goes on.
+    Subscribed,
+    /// It is over: what was said ends it, in the protocol that the connection speaks.
+    Left,
 }
 
 /// What a connection is told beside publications.
@@ -229,6 +239,9 @@ pub enum SubscribeError {
     /// The engine does not answer. It is worth another try.
     #[error("the backplane does not answer")]
     Unavailable,
+    /// The connection has changed its mind meanwhile.
+    #[error("the connection does not want this topic any more")]
+    Withdrawn,
 }
 
 /// What is to be done for a node.
@@ -390,16 +403,19 @@ impl<O: Outlet> Node<O> {
         let subscriptions = &mut self.outside.connections.at(connection).subscriptions;
         if subscriptions.contains_key(&topic) {
             let error = SubscribeError::AlreadySubscribed;
-            return self.outside.connections.tell(connection, &Notice::Refused { request, topic, error });
+            self.outside.connections.tell(connection, &Notice::Refused { request, topic, error });
+            return;
         }
         subscriptions.insert(topic.clone(), None);
-        let until = now + self.config.join_timeout;
+        // What the hub itself has subscribed a connection to nobody waits for: it comes when it can.
+        let until = (!topic.is_reserved()).then(|| now + self.config.join_timeout);
         let feed = self.feed(&topic, history, presence);
         self.feeds[feed].join(Joining { connection, id, start, member, request, until }, &mut self.outside);
         self.settle(feed);
     }
 
-    /// The connection does not want to hear the topic any more. Whether it did.
+    /// The connection does not want to hear the topic any more. Whether it did. If it is still waiting for the answer to
+    /// its [`subscribe`](Self::subscribe), that is a [`Notice::Refused`] now.
     pub fn unsubscribe(&mut self, id: ConnectionId, topic: &Topic, now: Instant) -> bool {
         self.outside.now = now;
         let Some(connection) = self.outside.connections.key(id) else { return false };
@@ -407,7 +423,10 @@ impl<O: Outlet> Node<O> {
         let (Some(subscriber), Some(feed)) = (subscription, self.keys.get(topic).copied()) else {
             return false;
         };
-        self.feeds[feed].remove(subscriber, id, &mut self.outside);
+        match subscriber {
+            Some(_) => self.feeds[feed].remove(subscriber, id, &mut self.outside),
+            None => self.feeds[feed].withdraw(id, &self.outside),
+        }
         self.settle(feed);
         true
     }
@@ -425,8 +444,13 @@ impl<O: Outlet> Node<O> {
         let subscriptions = &self.outside.connections.at(connection).subscriptions;
         let subscriptions: Vec<_> = subscriptions.iter().map(|(topic, key)| (topic.clone(), *key)).collect();
         for (topic, subscriber) in subscriptions {
-            let (Some(feed), Some(subscriber)) = (self.keys.get(&topic), subscriber) else { continue };
-            self.feeds[*feed].catch_up(subscriber, &mut self.outside);
+            let (Some(feed), Some(subscriber)) = (self.keys.get(&topic).copied(), subscriber) else {
+                continue;
+            };
+            self.feeds[feed].catch_up(subscriber, &mut self.outside);
+            if self.feeds[feed].is_deserted() {
+                self.settle(feed);
+            }
         }
     }
 
@@ -694,7 +718,7 @@ impl<O: Outlet> Node<O> {
         let feed = &mut self.feeds[key];
         let linger = feed.left.map(|left| left + self.config.linger);
         // Whoever came first is refused first.
-        let join = feed.joining.first().map(|joining| joining.until);
+        let join = feed.joining.first().and_then(|joining| joining.until);
         let watch = feed.watch.as_ref().and_then(Watch::due);
         let retry = match feed.reading {
             Reading::Delayed(until) => Some(until),

@@ -9,7 +9,7 @@ use wireline::{CloseFrameError, Message, Prepared, SendError, Socket};
 
 use crate::{
     Topic,
-    node::{Entry, Notice, Outlet, Refused},
+    node::{AfterNotice, Entry, Notice, Outlet, Refused},
     protocol::{Ending, Farewell, Told, WIRES, Wire},
 };
 
@@ -97,17 +97,19 @@ impl Outlet for SocketOutlet {
         Ok(queued)
     }
 
-    fn tell(&self, notice: &Notice) {
+    fn tell(&self, notice: &Notice) -> AfterNotice {
         match self.wire.notice(notice) {
             Told::Message(message) => self.say(message),
             Told::Left(message) => {
                 // First, so that what the client answers finds it noted.
                 self.left.note(notice.topic());
                 self.say(message);
+                return AfterNotice::Left;
             }
             Told::Close(code, reason) => drop(self.socket.close_with(code, reason)),
             Told::Nothing => {}
         }
+        AfterNotice::Subscribed
     }
 
     fn queued(&self) -> usize {

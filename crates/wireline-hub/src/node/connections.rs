@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use slab::Slab;
 
-use super::{Action, Entry, NodeConfig, Notice, Outlet, Refused};
-use crate::{ConnectionId, Position, Topic};
+use super::{Action, AfterNotice, Entry, NodeConfig, Notice, Outlet, Refused};
+use crate::{ConnectionId, Topic};
 
 /// A connection, as a node has it.
 #[derive(Debug)]
@@ -110,12 +110,8 @@ impl<O: Outlet> Connections<O> {
         }
     }
 
-    pub(super) fn tell(&self, key: usize, notice: &Notice) {
-        self.slab[key].outlet.tell(notice);
-    }
-
-    pub(super) fn subscribed(&self, key: usize, request: u64, topic: &Topic, at: Position, recovered: bool) {
-        self.tell(key, &Notice::Subscribed { request, topic: topic.clone(), position: at, recovered });
+    pub(super) fn tell(&self, key: usize, notice: &Notice) -> AfterNotice {
+        self.slab[key].outlet.tell(notice)
     }
 
     /// The queue of `id` has room.

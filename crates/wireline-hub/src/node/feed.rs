@@ -8,7 +8,7 @@ use std::{
 use slab::Slab;
 
 use super::{
-    Action, Lagging, Notice, Outlet, Outside, ResetReason, Start, SubscribeError,
+    Action, AfterNotice, Lagging, Notice, Outlet, Outside, ResetReason, Start, SubscribeError,
     log::{Log, Place},
     watch::Watch,
 };
@@ -98,7 +98,8 @@ pub(super) struct Joining {
     pub(super) start: Start,
     pub(super) member: Option<Member>,
     pub(super) request: u64,
-    pub(super) until: Instant,
+    /// Until when it waits; `None`: for as long as it takes.
+    pub(super) until: Option<Instant>,
 }
 
 impl<F: Default> Feed<F> {
@@ -275,7 +276,7 @@ impl<F: Default> Feed<F> {
         self.wants_heal |= self.log.as_ref().is_some_and(|log| log.top().offset < page.top.offset);
     }
 
-    fn reset<O>(&mut self, page: Page, outside: &Outside<O>)
+    fn reset<O>(&mut self, page: Page, outside: &mut Outside<O>)
     where
         O: Outlet<Frames = F>,
     {
@@ -283,11 +284,15 @@ impl<F: Default> Feed<F> {
         let reason = if is_rollback { ResetReason::Rollback } else { ResetReason::Lost };
         let position = page.top;
         self.open(page, true, outside.now);
-        for (_, subscriber) in &mut self.subscribers {
+        let notice = Notice::Reset { topic: self.topic.clone(), position, reason };
+        let mut left = Vec::new();
+        for (key, subscriber) in &mut self.subscribers {
             subscriber.behind = None;
-            let notice = Notice::Reset { topic: self.topic.clone(), position, reason };
-            outside.connections.tell(subscriber.connection, &notice);
+            if outside.connections.tell(subscriber.connection, &notice) == AfterNotice::Left {
+                left.push(key);
+            }
         }
+        left.into_iter().for_each(|key| self.take_leave(key, outside));
     }
 
     /// Puts what was held where it belongs.
@@ -356,12 +361,15 @@ impl<F: Default> Feed<F> {
             Start::Last(count) => (log.position_before(count), false),
         };
         let behind = (position != log.top()).then_some(position);
-        let subscriber = Subscriber { connection, id, behind, member: member.clone() };
-        let key = self.subscribers.insert(subscriber);
+        let key = self.subscribers.insert(Subscriber { connection, id, behind, member: None });
         outside.connections.at(connection).subscriptions.insert(self.topic.clone(), Some(key));
-        outside.connections.subscribed(connection, request, &self.topic, position, recovered);
+        let notice = Notice::Subscribed { request, topic: self.topic.clone(), position, recovered };
+        if outside.connections.tell(connection, &notice) == AfterNotice::Left {
+            return self.take_leave(key, outside);
+        }
         if let Some(member) = member {
             outside.presence.join(&self.topic, &member, outside.now);
+            self.subscribers[key].member = Some(member);
         }
         self.catch_up(key, outside);
     }
@@ -402,7 +410,9 @@ impl<F: Default> Feed<F> {
                 subscriber.behind = None;
                 let topic = self.topic.clone();
                 let notice = Notice::Reset { topic, position: log.top(), reason: ResetReason::Window };
-                outside.connections.tell(subscriber.connection, &notice);
+                if outside.connections.tell(subscriber.connection, &notice) == AfterNotice::Left {
+                    self.take_leave(key, outside);
+                }
             }
             Lagging::Close => outside.actions.push(Action::Close(subscriber.id)),
         }
@@ -424,11 +434,27 @@ impl<F: Default> Feed<F> {
         }
     }
 
+    /// A subscriber was told that it is none any more.
+    fn take_leave<O: Outlet>(&mut self, key: usize, outside: &mut Outside<O>) {
+        let Subscriber { connection, id, .. } = self.subscribers[key];
+        outside.connections.at(connection).subscriptions.remove(&self.topic);
+        self.remove(Some(key), id, outside);
+    }
+
+    /// Somebody who waits to become a subscriber does not want that any more.
+    pub(super) fn withdraw<O: Outlet>(&mut self, id: ConnectionId, outside: &Outside<O>) {
+        for withdrawn in self.joining.extract_if(.., |joining| joining.id == id) {
+            let (request, topic) = (withdrawn.request, self.topic.clone());
+            let notice = Notice::Refused { request, topic, error: SubscribeError::Withdrawn };
+            outside.connections.tell(withdrawn.connection, &notice);
+        }
+    }
+
     /// Refuses those who have waited too long.
     pub(super) fn refuse_late<O: Outlet>(&mut self, outside: &mut Outside<O>) {
         let topic = &self.topic;
         self.joining.retain(|joining| {
-            let is_late = joining.until <= outside.now;
+            let is_late = joining.until.is_some_and(|until| until <= outside.now);
             if is_late {
                 let error = SubscribeError::Unavailable;
                 let notice = Notice::Refused { request: joining.request, topic: topic.clone(), error };

@@ -185,6 +185,7 @@ pub(super) fn notice(notice: &Notice) -> Message {
         Notice::Refused { request, error, .. } => match error {
             SubscribeError::AlreadySubscribed => return self::error(*request, "subscribed", false),
             SubscribeError::Unavailable => return self::error(*request, "unavailable", true),
+            SubscribeError::Withdrawn => return self::error(*request, "unsubscribed", false),
         },
         Notice::Reset { topic, position, reason } => {
             let why = match reason {

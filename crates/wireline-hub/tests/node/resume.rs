@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wireline_hub::{
-    Event, History, Position,
+    Event, History, Position, Topic,
     node::{NodeConfig, Start},
 };
 
@@ -360,4 +360,68 @@ fn history_is_limited_by_bytes_and_by_age_too() {
     let bob = world.connect(2);
     world.subscribe(bob, Start::Last(100));
     assert_eq!(world.words(bob), ["subscribed", "1"]);
+}
+
+#[test]
+fn who_leaves_at_a_reset_hears_nothing_more_and_can_subscribe_again() {
+    let mut world = world();
+    let [ann, bob] = [world.connect(1), world.connect(2)];
+    world.queues[&ann].borrow_mut().leaves_at_reset = true;
+    world.subscribe_as(ann, Start::Now, Some("ann"));
+    world.subscribe(bob, Start::Now);
+    world.settle();
+    world.publish();
+    world.settle();
+    world.wipe();
+    world.wire.push_back(Event::Up);
+    world.settle();
+    world.publish();
+    world.settle();
+    assert_eq!(world.words(ann), ["subscribed", "0", "Rollback"]);
+    assert_eq!(world.words(bob), ["subscribed", "0", "Rollback", "1"]);
+    assert!(!world.unsubscribe(ann), "it is over");
+    world.subscribe_as(ann, Start::Now, Some("ann"));
+    world.settle();
+    world.publish();
+    world.settle();
+    assert_eq!(world.words(ann), ["subscribed", "2"]);
+    // When all have left nobody is subscribed for them.
+    world.unsubscribe(bob);
+    world.wipe();
+    world.wire.push_back(Event::Up);
+    world.settle();
+    assert_eq!(world.words(ann), ["Rollback"]);
+    world.advance(Duration::from_secs(3));
+    assert!(world.node.topics().is_empty());
+}
+
+#[test]
+fn who_does_not_want_to_wait_any_more_is_answered() {
+    let mut world = world();
+    let ann = world.connect(1);
+    world.subscribe(ann, Start::Now);
+    assert!(world.unsubscribe(ann));
+    assert_eq!(world.words(ann), ["Withdrawn"]);
+    world.settle();
+    world.publish();
+    world.settle();
+    assert!(world.words(ann).is_empty());
+}
+
+#[test]
+fn what_the_hub_itself_subscribes_to_waits_for_as_long_as_it_takes() {
+    let mut world = world();
+    world.topic = Topic::new("$all").expect("it is a name");
+    let ann = world.connect(1);
+    world.subscribe(ann, Start::Now);
+    for _ in 0..100 {
+        while world.fail() || world.answer() {}
+        world.wait(Duration::from_secs(1));
+    }
+    assert!(world.words(ann).is_empty(), "nobody is told of a request that nobody made");
+    world.settle();
+    world.advance(Duration::from_secs(10));
+    world.publish();
+    world.settle();
+    assert_eq!(world.words(ann), ["subscribed", "0"]);
 }

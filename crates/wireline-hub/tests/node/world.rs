@@ -13,8 +13,8 @@ use wireline_hub::{
     BackplaneError, ConnectionId, Content, Event, History, Member, NodeId, NodeRow, Page, Position,
     Predecessor, Publication, Topic,
     node::{
-        Action, Entry, Node, NodeConfig, Notice, Outlet, PresenceUpdate, Refused, ResetReason, Start,
-        Subscribe, SubscribeError,
+        Action, AfterNotice, Entry, Node, NodeConfig, Notice, Outlet, PresenceUpdate, Refused, ResetReason,
+        Start, Subscribe, SubscribeError,
     },
 };
 
@@ -36,6 +36,8 @@ pub(crate) struct Queue {
     pub(crate) taken: Vec<Heard>,
     pub(crate) most_queued: usize,
     is_closed: bool,
+    /// A reset is the end of its subscription.
+    pub(crate) leaves_at_reset: bool,
 }
 
 impl Queue {
@@ -75,13 +77,16 @@ impl Outlet for TestOutlet {
         Ok(queue.queued())
     }
 
-    fn tell(&self, notice: &Notice) {
+    fn tell(&self, notice: &Notice) -> AfterNotice {
         let heard = match *notice {
             Notice::Subscribed { position, recovered, .. } => Heard::Subscribed { position, recovered },
             Notice::Refused { error, .. } => Heard::Refused(error),
             Notice::Reset { position, reason, .. } => Heard::Reset { position, reason },
         };
-        self.0.borrow_mut().push(0, heard);
+        let mut queue = self.0.borrow_mut();
+        let leaves = queue.leaves_at_reset && matches!(heard, Heard::Reset { .. });
+        queue.push(0, heard);
+        if leaves { AfterNotice::Left } else { AfterNotice::Subscribed }
     }
 
     fn queued(&self) -> usize {
@@ -313,6 +318,13 @@ impl World {
             self.settle();
         }
         self.now = end;
+    }
+
+    /// Time passes, and the broker does nothing.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.node.handle_timeout(self.now);
+        self.take_actions();
     }
 
     // Connections.

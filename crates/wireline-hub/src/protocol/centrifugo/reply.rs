@@ -47,6 +47,7 @@ pub(in crate::protocol) fn notice(notice: &Notice) -> Told {
             Told::Message(match error {
                 SubscribeError::AlreadySubscribed => failed(id, Failure::AlreadySubscribed),
                 SubscribeError::Unavailable => failed(id, Failure::Internal),
+                SubscribeError::Withdrawn => failed(id, Failure::BadRequest),
             })
         }
         Notice::Reset { topic, .. } => Told::Left(push(topic, Event::Unsubscribe(INSUFFICIENT_STATE))),
@@ -462,6 +463,7 @@ mod tests {
                 SubscribeError::Unavailable,
                 json!({"code": 100, "message": "internal server error", "temporary": true}),
             ),
+            (SubscribeError::Withdrawn, json!({"code": 107, "message": "bad request"})),
         ] {
             let notice = Notice::Refused { request: 7, topic: tea(), error };
             assert_eq!(told(&notice), (false, json!({"id": 7, "error": expected})));
