@@ -51,9 +51,11 @@ pub(crate) enum Command {
 pub(crate) enum Malformed {
     #[error("no header line of at most {MAX_HEADER_LEN} bytes")]
     Header,
-    /// The request that is broken, if it tells its number.
     #[error("the header line is not understood: {0}")]
     Json(String),
+    /// It tells its number, so that it can be answered.
+    #[error("request {id} is not understood: {why}")]
+    Request { id: u64, why: String },
 }
 
 #[derive(Deserialize)]
@@ -89,6 +91,12 @@ enum Operation {
     },
 }
 
+/// What is left of a header that is not understood.
+#[derive(Deserialize)]
+struct Numbered {
+    id: u64,
+}
+
 fn yes() -> bool {
     true
 }
@@ -100,9 +108,21 @@ pub(crate) fn decode(message: Message) -> Result<(u64, Command), Malformed> {
     if end > MAX_HEADER_LEN {
         return Err(Malformed::Header);
     }
-    let header = serde_json::from_slice(&bytes[..end]).map_err(|error| Malformed::Json(error.to_string()))?;
-    let Header { id, operation } = header;
-    let command = match operation {
+    let header = &bytes[..end];
+    let Header { id, operation } = serde_json::from_slice(header).map_err(|error| {
+        let why = error.to_string();
+        match serde_json::from_slice(header) {
+            Ok(Numbered { id }) => Malformed::Request { id, why },
+            Err(_) => Malformed::Json(why),
+        }
+    })?;
+    let command = command(operation, message, end + 1);
+    command.map(|command| (id, command)).map_err(|why| Malformed::Request { id, why })
+}
+
+/// What is wanted, with the message's bytes from `payload_start` on.
+fn command(operation: Operation, message: Message, payload_start: usize) -> Result<Command, String> {
+    Ok(match operation {
         Operation::Auth { token, all } => {
             Command::Authenticate { token, broadcasts: all.map(|all| position(&all)).transpose()? }
         }
@@ -111,22 +131,21 @@ pub(crate) fn decode(message: Message) -> Result<(u64, Command), Malformed> {
         }
         Operation::Unsub { t } => Command::Unsubscribe { topic: topic(t)? },
         Operation::Pub { t, key, echo } => {
-            Command::Publish { topic: topic(t)?, key, echo, message: payload(message, end + 1) }
+            Command::Publish { topic: topic(t)?, key, echo, message: payload(message, payload_start) }
         }
         Operation::Who { t } => Command::Who { topic: topic(t)? },
-    };
-    Ok((id, command))
+    })
 }
 
-fn topic(name: String) -> Result<Topic, Malformed> {
-    Topic::try_from(name).map_err(|error| Malformed::Json(error.to_string()))
+fn topic(name: String) -> Result<Topic, String> {
+    Topic::try_from(name).map_err(|error| error.to_string())
 }
 
-fn position(text: &str) -> Result<Position, Malformed> {
-    text.parse().map_err(|_| Malformed::Json(format!("{text:?} is no position")))
+fn position(text: &str) -> Result<Position, String> {
+    text.parse().map_err(|_| format!("{text:?} is no position"))
 }
 
-fn start(since: Option<String>, last: Option<usize>) -> Result<Start, Malformed> {
+fn start(since: Option<String>, last: Option<usize>) -> Result<Start, String> {
     Ok(match (since, last) {
         (Some(since), _) => Start::After(position(&since)?),
         (None, Some(last)) => Start::Last(last),
@@ -394,13 +413,19 @@ mod tests {
             "{}",
             "[]",
             r#"{"op":"sub","t":"t"}"#,
-            r#"{"op":"nap","id":1}"#,
-            r#"{"op":"sub","id":1,"t":""}"#,
-            r#"{"op":"sub","id":1,"t":"t","since":"42"}"#,
             r#"{"op":"sub","id":-1,"t":"t"}"#,
             r#"{"op":"sub","id":1,"t":"t"} and more"#,
         ] {
             assert!(matches!(decode(line.into()), Err(Malformed::Json(_))), "{line}");
+        }
+        for line in [
+            r#"{"op":"nap","id":1}"#,
+            r#"{"op":"sub","id":1}"#,
+            r#"{"op":"sub","id":1,"t":""}"#,
+            r#"{"op":"sub","id":1,"t":7}"#,
+            r#"{"op":"sub","id":1,"t":"t","since":"42"}"#,
+        ] {
+            assert!(matches!(decode(line.into()), Err(Malformed::Request { id: 1, .. })), "{line}");
         }
         assert_eq!(decode(" ".repeat(MAX_HEADER_LEN + 1).into()), Err(Malformed::Header));
     }

@@ -283,3 +283,21 @@ async fn a_hub_that_is_drained_sends_its_clients_away_one_by_one() {
         other => panic!("{other:?}"),
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_not_understood_is_answered_and_the_others_go_on() {
+    let hub = open().start();
+    let mut client = Client::connect(&hub).await;
+    client.subscribe("tea").await;
+    for nonsense in [
+        json!({"op": "nap"}),
+        json!({"op": "sub"}),
+        json!({"op": "sub", "t": ""}),
+        json!({"op": "sub", "t": "coffee", "since": "yesterday"}),
+        json!({"op": "pub", "t": 7}),
+    ] {
+        assert_eq!(client.ask(&nonsense, "").await.error(), "malformed");
+    }
+    hub.publish("tea", "still here").await.expect("it is published");
+    assert_eq!(client.texts(1).await, ["still here"]);
+}

@@ -12,7 +12,7 @@ use crate::{
     node::Start,
     protocol::{
         Wire, code,
-        hub_v1::{self, Command},
+        hub_v1::{self, Command, Malformed},
     },
 };
 
@@ -80,6 +80,10 @@ impl Session {
                     if let Some(answer) = self.handle(request, command).await {
                         self.ws.send(answer).await?;
                     }
+                }
+                Err(error @ Malformed::Request { id, .. }) => {
+                    tracing::debug!(client = %self.client.id(), %error, "a client is not understood");
+                    self.ws.send(hub_v1::error(id, "malformed", false)).await?;
                 }
                 Err(error) => self.close(code::MALFORMED, error.to_string())?,
             }
