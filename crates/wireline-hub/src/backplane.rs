@@ -6,7 +6,16 @@ mod nats;
 #[cfg(feature = "redis")]
 mod redis;
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 
@@ -179,37 +188,73 @@ pub enum Event {
     SuspectAll,
 }
 
+impl Event {
+    /// Bytes of payload.
+    fn len(&self) -> usize {
+        match self {
+            Self::Published(publication) => publication.content.len(),
+            Self::Down | Self::Up | Self::Suspect(_) | Self::SuspectAll => 0,
+        }
+    }
+}
+
+/// Bytes of payload that may wait for a node; one publication may always. Raised, it is memory for a node that falls
+/// behind.
+const EVENT_BYTES: usize = 16 << 20;
+
 /// Where a backplane's node hears of its topics. The queue is bounded: what finds no room is dropped, which the
 /// node is told ([`Event::SuspectAll`]), so that it reads what it lacks.
 #[derive(Debug, Clone)]
 pub struct Events {
     sender: mpsc::Sender<Event>,
-    has_dropped: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    waiting: Arc<Waiting>,
 }
 
 /// The node's end of [`Events`].
 #[derive(Debug)]
 pub struct EventReceiver {
     receiver: mpsc::Receiver<Event>,
-    has_dropped: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    waiting: Arc<Waiting>,
+}
+
+/// What both ends know of the queue.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Bytes of payload in it, counted before they are put there.
+    bytes: AtomicUsize,
+    has_dropped: AtomicBool,
+    /// The last word of whether the engine is there, if that was dropped.
+    dropped_state: Mutex<Option<Event>>,
+}
+
+impl Waiting {
+    fn dropped_state(&self) -> MutexGuard<'_, Option<Event>> {
+        self.dropped_state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Events {
-    /// A queue of at most `capacity` events.
+    /// A queue of at most `capacity` events, and of 16 MiB of payloads.
     #[must_use]
     pub fn channel(capacity: usize) -> (Self, EventReceiver) {
         let (sender, receiver) = mpsc::channel(capacity);
-        let has_dropped = std::sync::Arc::default();
-        (
-            Self { sender, has_dropped: std::sync::Arc::clone(&has_dropped) },
-            EventReceiver { receiver, has_dropped },
-        )
+        let waiting = Arc::<Waiting>::default();
+        (Self { sender, waiting: Arc::clone(&waiting) }, EventReceiver { receiver, waiting })
     }
 
     /// Tells the node. It never waits.
     pub fn tell(&self, event: Event) {
-        if self.sender.try_send(event).is_err() {
-            self.has_dropped.store(true, std::sync::atomic::Ordering::SeqCst);
+        let state = matches!(event, Event::Up | Event::Down).then(|| event.clone());
+        let len = event.len();
+        let before = self.waiting.bytes.fetch_add(len, Ordering::SeqCst);
+        let has_room = before == 0 || len == 0 || before + len <= EVENT_BYTES;
+        let is_dropped = !has_room || self.sender.try_send(event).is_err();
+        if state.is_some() {
+            *self.waiting.dropped_state() = state.filter(|_| is_dropped);
+        }
+        if is_dropped {
+            self.waiting.bytes.fetch_sub(len, Ordering::SeqCst);
+            self.waiting.has_dropped.store(true, Ordering::SeqCst);
         }
     }
 }
@@ -221,12 +266,70 @@ impl EventReceiver {
     /// Dropped early, no event is lost.
     pub async fn recv(&mut self) -> Option<Event> {
         if let Ok(event) = self.receiver.try_recv() {
-            return Some(event);
+            return Some(self.taken(event));
         }
         // Empty: what was dropped was dropped before now.
-        if self.has_dropped.swap(false, std::sync::atomic::Ordering::SeqCst) {
-            return Some(Event::SuspectAll);
+        if self.waiting.has_dropped.swap(false, Ordering::SeqCst) {
+            // An engine that is there again may have lost anything, and one that is away will be there again.
+            return Some(self.waiting.dropped_state().take().unwrap_or(Event::SuspectAll));
         }
-        self.receiver.recv().await
+        let event = self.receiver.recv().await?;
+        Some(self.taken(event))
+    }
+
+    fn taken(&self, event: Event) -> Event {
+        self.waiting.bytes.fetch_sub(event.len(), Ordering::SeqCst);
+        event
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Content;
+
+    fn published(len: usize) -> Event {
+        Event::Published(Publication {
+            topic: Topic::new("tea").expect("it is a name"),
+            position: Position::new(1, 1),
+            previous: Position::new(0, 0).into(),
+            content: Content::Message(vec![0; len].into()),
+            except: None,
+        })
+    }
+
+    #[tokio::test]
+    async fn whether_the_engine_is_there_is_told_however_full_the_queue_is() {
+        let (events, mut receiver) = Events::channel(1);
+        events.tell(published(1));
+        events.tell(Event::Down);
+        events.tell(Event::Up);
+        assert!(matches!(receiver.recv().await, Some(Event::Published(_))));
+        assert_eq!(receiver.recv().await, Some(Event::Up));
+        events.tell(published(1));
+        events.tell(Event::Up);
+        assert!(matches!(receiver.recv().await, Some(Event::Published(_))));
+        // What is told later is what counts.
+        events.tell(Event::Down);
+        assert_eq!(receiver.recv().await, Some(Event::Down));
+        assert_eq!(receiver.recv().await, Some(Event::SuspectAll));
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_by_its_bytes_too_and_what_was_dropped_is_told() {
+        let (events, mut receiver) = Events::channel(100);
+        for _ in 0..20 {
+            events.tell(published(1 << 20));
+        }
+        events.tell(Event::Up);
+        for _ in 0..16 {
+            assert!(matches!(receiver.recv().await, Some(Event::Published(_))));
+        }
+        assert_eq!(receiver.recv().await, Some(Event::Up));
+        assert_eq!(receiver.recv().await, Some(Event::SuspectAll));
+        // However large, one has room.
+        events.tell(published(EVENT_BYTES + 1));
+        assert!(matches!(receiver.recv().await, Some(Event::Published(_))));
+        assert_eq!(receiver.waiting.bytes.load(Ordering::SeqCst), 0);
     }
 }
