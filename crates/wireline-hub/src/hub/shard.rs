@@ -10,6 +10,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot},
+    task::JoinSet,
     time::Instant,
 };
 
@@ -24,6 +25,9 @@ use crate::{
     node::{Action, Node, NodeConfig, PresenceUpdate, Size, Subscribe},
     protocol::Ending,
 };
+
+/// Topics that the engine is asked for at the same time. Raised, it is a task for each while they are asked for.
+const MAX_INTERESTS: usize = 256;
 
 /// What sessions want of a shard.
 #[derive(Debug)]
@@ -49,10 +53,10 @@ enum Outcome {
     Rows(Topic, Option<Vec<NodeRow>>),
 }
 
-/// Subscribing and unsubscribing, in order.
-enum Interest {
-    Subscribe(Topic),
-    Unsubscribe(Topic),
+/// A topic that the engine is to deliver, or not any more.
+struct Interest {
+    topic: Topic,
+    is_wanted: bool,
 }
 
 /// A hub's handle of a shard.
@@ -186,8 +190,8 @@ impl Shard {
     fn act(&mut self) {
         for action in self.node.take_actions() {
             match action {
-                Action::Subscribe(topic) => drop(self.interests.send(Interest::Subscribe(topic))),
-                Action::Unsubscribe(topic) => drop(self.interests.send(Interest::Unsubscribe(topic))),
+                Action::Subscribe(topic) => drop(self.interests.send(Interest { topic, is_wanted: true })),
+                Action::Unsubscribe(topic) => drop(self.interests.send(Interest { topic, is_wanted: false })),
                 Action::Read { ticket, topic, after, max } => {
                     let (backplane, outcomes) = (Arc::clone(&self.backplane), self.outcomes.clone());
                     tokio::spawn(async move {
@@ -252,26 +256,45 @@ impl Shard {
     }
 }
 
-/// Asks the engine for topics and gives them up, one after the other, so that it ends as the node means it.
+/// Asks the engine for topics and gives them up: many at once, and those of one topic one after the other, so that it
+/// ends as the node means it.
 async fn keep_interests(
     backplane: Arc<dyn Backplane>,
     mut interests: mpsc::UnboundedReceiver<Interest>,
     outcomes: mpsc::UnboundedSender<Outcome>,
 ) {
-    while let Some(interest) = interests.recv().await {
-        match interest {
-            Interest::Subscribe(topic) => {
+    let mut asking = JoinSet::new();
+    // Topics that the engine is being asked for or rid of, each with what is wanted next.
+    let mut under_way: HashMap<Topic, Option<bool>> = HashMap::new();
+    loop {
+        let (topic, is_wanted) = tokio::select! {
+            interest = interests.recv(), if under_way.len() < MAX_INTERESTS => {
+                let Some(Interest { topic, is_wanted }) = interest else { return };
+                if let Some(next) = under_way.get_mut(&topic) {
+                    // Whatever was to come between has no meaning any more.
+                    *next = Some(is_wanted);
+                    continue;
+                }
+                (topic, is_wanted)
+            }
+            Some(Ok(topic)) = asking.join_next() => match under_way.remove(&topic) {
+                Some(Some(is_wanted)) => (topic, is_wanted),
+                _ => continue,
+            },
+        };
+        under_way.insert(topic.clone(), None);
+        let (backplane, outcomes) = (Arc::clone(&backplane), outcomes.clone());
+        asking.spawn(async move {
+            if is_wanted {
                 let result = backplane.subscribe(&topic).await;
                 if let Err(error) = &result {
                     tracing::debug!(%topic, %error, "a topic is not delivered yet");
                 }
-                let _ = outcomes.send(Outcome::Subscribed(topic, result.is_ok()));
+                let _ = outcomes.send(Outcome::Subscribed(topic.clone(), result.is_ok()));
+            } else if let Err(error) = backplane.unsubscribe(&topic).await {
+                tracing::debug!(%topic, %error, "a topic that nobody hears is still delivered");
             }
-            Interest::Unsubscribe(topic) => {
-                if let Err(error) = backplane.unsubscribe(&topic).await {
-                    tracing::debug!(%topic, %error, "a topic that nobody hears is still delivered");
-                }
-            }
-        }
+            topic
+        });
     }
 }
