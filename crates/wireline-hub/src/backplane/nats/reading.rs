@@ -24,6 +24,17 @@ pub(super) async fn read(
     let subject = engine.names.kept(topic);
     let passed_subject = engine.names.passed(topic);
     let (kept, passed) = tokio::try_join!(engine.kept.last(&subject), engine.passed.last(&passed_subject))?;
+    let newest = kept.iter().chain(&passed).max_by_key(|stored| stored.time);
+    if after.is_some_and(|after| after.offset > newest.map_or(0, |newest| newest.sequence)) {
+        // It was taken back, or the replica that has answered does not know of it yet.
+        let (kept_there, passed_there) = tokio::try_join!(
+            engine.kept.last_at_leader(&subject),
+            engine.passed.last_at_leader(&passed_subject)
+        )?;
+        if is_newer(kept_there, kept.as_ref()) || is_newer(passed_there, passed.as_ref()) {
+            return Err(BackplaneError::Unavailable("a replica is behind".into()));
+        }
+    }
     let is_passed_over = passed.is_some();
     let (newest, is_kept) = match (kept, passed) {
         (None, None) => return read_empty(engine, after).await,
@@ -51,6 +62,10 @@ pub(super) async fn read(
         Some(items) => page(true, items),
         None => page(false, reading.newest(newest, max).await?),
     }
+}
+
+fn is_newer(there: Option<Stored>, here: Option<&Stored>) -> bool {
+    there.is_some_and(|there| here.is_none_or(|here| there.sequence > here.sequence))
 }
 
 /// Of a topic of which nothing is there.

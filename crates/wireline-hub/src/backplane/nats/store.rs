@@ -7,7 +7,7 @@ use async_nats::{
     jetstream::{
         self,
         message::StreamMessage,
-        stream::{RawMessageErrorKind, Stream},
+        stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
     },
 };
 use bytes::Bytes;
@@ -79,6 +79,18 @@ impl Store {
     /// The newest message of a subject.
     pub(super) async fn last(&self, subject: &str) -> Result<Option<Stored>, BackplaneError> {
         self.ask(&json!({ "last_by_subj": subject })).await
+    }
+
+    /// The newest message of a subject, by the leader's word.
+    pub(super) async fn last_at_leader(&self, subject: &str) -> Result<Option<Stored>, BackplaneError> {
+        let asking = async {
+            match self.stream().await?.get_last_raw_message_by_subject(subject).await {
+                Ok(message) => Ok(Some(message.into())),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                Err(error) => Err(BackplaneError::Unavailable(error.to_string())),
+            }
+        };
+        self.link.bounded(asking).await
     }
 
     /// The first message of a subject from a sequence on.
