@@ -1,15 +1,19 @@
 //! What a hub says over plain HTTP: publishing, who and what is there, and how it is.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use wireline::{Message, Utf8Bytes};
-use wireline_hub::{BackplaneError, Hub, PublicationId, PublishError, Topic};
+use wireline_hub::{BackplaneError, Hub, HubStats, PublicationId, PublishError, Topic};
 
 use crate::page;
 
@@ -21,11 +25,16 @@ pub(super) struct Desk {
     /// The server is for this machine alone.
     is_local: bool,
     is_leaving: Arc<AtomicBool>,
+    /// When the hub was last counted, and what came of it.
+    counted: Mutex<Option<(Instant, HubStats)>>,
 }
+
+/// How long a count of the hub is told again: whoever asks, it is not walked more often.
+const COUNT_LIFETIME: Duration = Duration::from_millis(250);
 
 impl Desk {
     pub(super) fn new(hub: Hub, key: Option<String>, is_local: bool, is_leaving: Arc<AtomicBool>) -> Self {
-        Self { hub, key, is_local, is_leaving }
+        Self { hub, key, is_local, is_leaving, counted: Mutex::default() }
     }
 
     pub(super) async fn respond(&self, request: &Request<Bytes>) -> Response<Bytes> {
@@ -60,7 +69,16 @@ impl Desk {
     }
 
     async fn stats(&self) -> Response<Bytes> {
-        let stats = self.hub.stats().await;
+        let mut counted = self.counted.lock().await;
+        let stats = match *counted {
+            Some((at, stats)) if at.elapsed() < COUNT_LIFETIME => stats,
+            _ => {
+                let stats = self.hub.stats().await;
+                *counted = Some((Instant::now(), stats));
+                stats
+            }
+        };
+        drop(counted);
         let told = json!({
             "connections": stats.connections,
             "topics": stats.topics,
