@@ -29,7 +29,7 @@ use wireline_hub::{
 };
 
 use self::{
-    broker::{Keeps, RedisServer},
+    broker::{Keeps, RedisServer, Sentinels},
     proxy::Proxy,
 };
 
@@ -536,6 +536,65 @@ async fn a_server_that_is_full_or_follows_another_may_take_it_later() {
         let position = retry(|| node.publish(&tea, id.clone(), History::default())).await;
         let page = node.read(&tea, None, 1).await.expect("it is there");
         assert_eq!(page.top, position, "what was refused did not happen");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_sentinels_move_the_master_the_nodes_follow_and_nothing_is_missed() {
+    let (first, second) = (RedisServer::start(Keeps::Everything), RedisServer::start(Keeps::Everything));
+    second.follow(&first);
+    let sentinels = Sentinels::start(&first);
+    let hubs = [1, 2].map(|_| hub(attentive(&sentinels.url()), keeping_everything()));
+    let (mut one, _) = subscribe(&hubs[0], "tea", None).await;
+    let (mut other, _) = subscribe(&hubs[1], "tea", None).await;
+    publish(&hubs[0], "tea", &["1", "2"]).await;
+    until(|| second.has_all_of(&first)).await;
+    let began = Instant::now();
+    first.kill();
+    publish(&hubs[0], "tea", &["3"]).await;
+    eprintln!("a failover by Sentinels took {:?}", began.elapsed());
+    publish(&hubs[1], "tea", &["4"]).await;
+    assert_eq!(second.command(&["EXISTS", "wireline:t:tea"]), ":1");
+    // The first one is made a replica of the second, which goes in its turn.
+    first.start_again();
+    until(|| first.command(&["SET", "mine", "1"]).starts_with("-READONLY")).await;
+    until(|| first.has_all_of(&second)).await;
+    second.kill();
+    publish(&hubs[1], "tea", &["5"]).await;
+    publish(&hubs[0], "tea", &["6"]).await;
+    for ws in [&mut one, &mut other] {
+        hear_texts(ws, &["1", "2", "3", "4", "5", "6"]).await;
+    }
+}
+
+async fn until(is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(30), "the Sentinels do not do it");
+        wait(50).await;
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_was_only_asked_for_does_not_stay_for_long() {
+    let server = RedisServer::start(Keeps::Nothing);
+    let node = redis(&server.url()).node(Events::channel(100).0);
+    let tea = topic("tea");
+    let time = || -> u64 {
+        let left = server.command(&["PTTL", "wireline:t:tea"]);
+        left.trim_start_matches(':').parse().expect("milliseconds")
+    };
+    let beginning = node.read(&tea, None, 10).await.expect("it is there").top;
+    assert!(time() <= 120_000);
+    let page = node.read(&tea, Some(beginning), 10).await.expect("it is there");
+    assert!(page.proven, "{page:?}");
+    for history in [History::NONE, History::messages(5)] {
+        node.publish(&tea, outgoing("hot"), history).await.expect("it is there");
+        assert!(time() > 12 * 3600 * 1000, "what was published to keeps its place");
+        node.read(&tea, None, 10).await.expect("it is there");
+        assert!(time() > 12 * 3600 * 1000);
+        server.command(&["DEL", "wireline:t:tea"]);
+        node.read(&tea, None, 10).await.expect("it is there");
     }
 }
 

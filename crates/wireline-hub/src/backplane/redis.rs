@@ -5,6 +5,7 @@ mod commands;
 mod envelope;
 mod failure;
 mod names;
+mod place;
 mod probe;
 mod scripts;
 mod subscription;
@@ -15,12 +16,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use redis::Client;
 use tokio::time::Instant;
 
 use self::{
     commands::Commands,
     names::Names,
+    place::Place,
     probe::{Probe, ProbeTimes},
     scripts::Scripts,
     subscription::Subscription,
@@ -69,11 +70,12 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// - Each publication is a small key for two minutes, so that a second attempt is known as one.
 /// - A topic without history is a stream without entries: it has one order and a position, as all topics do.
 ///
-/// Memory, on Redis 7.0: some 370 bytes for a topic without publications, 4.7 KB with a few small ones in it.
+/// Memory, on Redis 7.0: some 370 bytes for a topic without publications, 4.7 KB with a few small ones in it. One to which
+/// nothing was ever published goes two minutes after the last node that heard it.
 ///
 /// # What the server has to be
 ///
-/// - One server, or one with replicas behind one name. Not a cluster, and not yet over TLS or found by Sentinel.
+/// - One server, or one with replicas: behind one name, or watched by Sentinels. Not a cluster, and not yet over TLS.
 /// - Open to the node: it runs scripts on the keys, and subscribes to and publishes on the channels, that begin with
 ///   [`prefix`](Self::prefix). Who may not publish there is told for ever that the server is away.
 /// - With `maxmemory-policy noeviction`: a topic that is evicted is one that begins anew, which is a reset.
@@ -81,8 +83,8 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 ///   gets a reset. Likewise for what a server had not written when it crashed, unless it has `appendfsync always`.
 #[derive(Debug, Clone)]
 pub struct Redis {
-    server: Client,
-    heard: Client,
+    server: Place,
+    heard: Place,
     prefix: String,
     lifetime: Duration,
     probe: ProbeTimes,
@@ -113,13 +115,15 @@ struct Lease {
 }
 
 impl Redis {
-    /// A server at a URL like `redis://user:password@host:6379/0`. It is not connected to before there is a
-    /// [`node`](Self::node).
+    /// A server at a URL like `redis://user:password@host:6379/0`, or the one that Sentinels name as the master of a
+    /// service: `redis+sentinel://user:password@host:26379,host:26379/service/0`, where user and password are for the
+    /// master. They are asked whenever a connection is opened; what most of them say counts. It is not connected to before
+    /// there is a [`node`](Self::node).
     ///
     /// # Errors
     /// It is no such URL.
     pub fn new(url: &str) -> Result<Self, InvalidRedisUrl> {
-        let server = open(url)?;
+        let server = Place::new(url)?;
         Ok(Self {
             heard: server.clone(),
             server,
@@ -134,7 +138,7 @@ impl Redis {
     /// # Errors
     /// It is no such URL.
     pub fn hear(self, url: &str) -> Result<Self, InvalidRedisUrl> {
-        Ok(Self { heard: open(url)?, ..self })
+        Ok(Self { heard: Place::new(url)?, ..self })
     }
 
     /// Sets what all keys and channels begin with; all nodes of a hub need the same. By default `wireline:`.
@@ -165,17 +169,12 @@ impl Redis {
     #[must_use]
     pub fn node(&self, events: Events) -> RedisNode {
         let id = NodeId::random();
-        let database = self.server.get_connection_info().redis_settings().db();
-        let names = Names::new(&self.prefix, database);
+        let names = Names::new(&self.prefix, self.server.database());
         let commands = Arc::new(Commands::new(self.server.clone(), names.fence(id)));
         let probe = Probe::new(Arc::clone(&commands), names.probe(id), self.probe);
         let subscription = Subscription::start(self.heard.clone(), names.clone(), events, probe);
         RedisNode { id, names, lifetime: self.lifetime, commands, subscription, lease: Mutex::default() }
     }
-}
-
-fn open(url: &str) -> Result<Client, InvalidRedisUrl> {
-    Client::open(url).map_err(|error| InvalidRedisUrl(error.to_string()))
 }
 
 /// A time as the server takes it. Never 0, which it does not.

@@ -79,15 +79,22 @@ impl RedisServer {
 
     /// Has it follow another server, and waits until it has all that the other has.
     pub(crate) fn follow(&self, master: &Self) {
+        assert_eq!(self.command(&["REPLICAOF", "127.0.0.1", &master.port.to_string()]), "+OK");
+        let until = Instant::now() + START;
+        while !self.has_all_of(master) {
+            assert!(Instant::now() < until, "the replica does not catch up");
+        }
+    }
+
+    /// Whether it has all that its master has, or gets it soon.
+    pub(crate) fn has_all_of(&self, master: &Self) -> bool {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let last = format!("last:{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        assert_eq!(self.command(&["REPLICAOF", "127.0.0.1", &master.port.to_string()]), "+OK");
         assert_eq!(master.command(&["SET", &last, "1", "PX", "60000"]), "+OK");
-        let until = Instant::now() + START;
-        while self.command(&["EXISTS", &last]) != ":1" {
-            assert!(Instant::now() < until, "the replica does not catch up");
+        (0..20).any(|_| {
             std::thread::sleep(Duration::from_millis(50));
-        }
+            self.command(&["EXISTS", &last]) == ":1"
+        })
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Process>> {
@@ -104,7 +111,6 @@ impl RedisServer {
     }
 
     fn try_start(&self) -> bool {
-        let program = std::env::var("WIRELINE_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
         let (port, directory) = (self.port.to_string(), self.directory.path().display().to_string());
         let keeps = if self.keeps == Keeps::Everything { "yes" } else { "no" };
         let arguments = [
@@ -116,7 +122,7 @@ impl RedisServer {
             ["--appendfsync", "always"],
             ["--repl-diskless-sync-delay", "0"],
         ];
-        let mut process = Process::start(&program, "the package redis-server", arguments.as_flattened());
+        let mut process = Process::start(&program(), "the package redis-server", arguments.as_flattened());
         let until = Instant::now() + START;
         while Instant::now() < until && !process.has_ended() {
             if self.try_command(&["PING"]).is_some_and(|answer| answer == "+PONG") {
@@ -127,4 +133,67 @@ impl RedisServer {
         }
         false
     }
+}
+
+fn program() -> String {
+    std::env::var("WIRELINE_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+/// Three Sentinels that watch a server and its replicas as the service `cache`: two of them have to agree that it is
+/// gone, within half a second.
+#[derive(Debug)]
+pub(crate) struct Sentinels {
+    ports: Vec<u16>,
+    _processes: Vec<(Process, TemporaryDirectory)>,
+}
+
+impl Sentinels {
+    pub(crate) fn start(master: &RedisServer) -> Self {
+        let (mut ports, mut processes) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let (port, directory) = (free_port(), TemporaryDirectory::new("sentinel"));
+            let file = directory.path().join("sentinel.conf");
+            let settings = format!(
+                "bind 127.0.0.1\nport {port}\ndir {}\nsentinel monitor cache 127.0.0.1 {} 2\n\
+                 sentinel down-after-milliseconds cache 500\nsentinel failover-timeout cache 3000\n",
+                directory.path().display(),
+                master.port
+            );
+            std::fs::write(&file, settings).expect("a file");
+            let arguments = [&*file.display().to_string(), "--sentinel"];
+            processes.push((Process::start(&program(), "the package redis-server", &arguments), directory));
+            ports.push(port);
+        }
+        let sentinels = Self { ports, _processes: processes };
+        // They know of each other, and of the replica.
+        sentinels.wait_until("num-other-sentinels", "2");
+        sentinels.wait_until("num-slaves", "1");
+        sentinels
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let hosts: Vec<_> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("redis+sentinel://{}/cache", hosts.join(","))
+    }
+
+    fn wait_until(&self, fact: &str, wanted: &str) {
+        let until = Instant::now() + START;
+        for port in &self.ports {
+            while fact_of(*port, fact).as_deref() != Some(wanted) {
+                assert!(Instant::now() < until, "{fact} does not become {wanted}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+/// What a Sentinel knows of the service.
+fn fact_of(port: u16, fact: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+    stream.write_all(b"SENTINEL MASTER cache\r\n").ok()?;
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    lines.find(|line| line == fact)?;
+    // The value's length, and the value.
+    lines.nth(1)
 }

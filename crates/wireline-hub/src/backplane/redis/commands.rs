@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncConnectionConfig, Client, FromRedisValue, ScriptInvocation, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, FromRedisValue, ScriptInvocation, aio::MultiplexedConnection};
 use tokio::time::{Instant, timeout};
 
-use super::{CONNECT_TIMEOUT, backoff::Backoff, failure, scripts::Scripts};
+use super::{CONNECT_TIMEOUT, backoff::Backoff, failure, place::Place, scripts::Scripts};
 use crate::BackplaneError;
 
 /// How long a command may take. Beyond, it may have happened or not, and the connection is given up. Raised, it is how long
@@ -24,7 +24,7 @@ const FENCE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// connection is numbered and told to the server first, so that what an earlier one still carries is not done any more.
 #[derive(Debug)]
 pub(super) struct Commands {
-    client: Client,
+    server: Place,
     /// The key of that number.
     fence: String,
     link: tokio::sync::Mutex<Link>,
@@ -42,9 +42,9 @@ struct Link {
 }
 
 impl Commands {
-    pub(super) fn new(client: Client, fence: String) -> Self {
+    pub(super) fn new(server: Place, fence: String) -> Self {
         let link = Link { connection: None, number: 0, not_before: Instant::now(), backoff: Backoff::new() };
-        Self { client, fence, link: tokio::sync::Mutex::new(link), away: Mutex::default() }
+        Self { server, fence, link: tokio::sync::Mutex::new(link), away: Mutex::default() }
     }
 
     /// Runs the script that is made for the number of a connection. It must do no harm to run it twice: one that was
@@ -121,7 +121,10 @@ impl Commands {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(COMMAND_TIMEOUT));
-        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
+        let connecting = async {
+            let server = self.server.find().await?;
+            server.get_multiplexed_async_connection_with_config(&config).await
+        };
         let mut connection = connecting.await.map_err(|error| failure::of_connecting(&error))?;
         let mut script = Scripts::shared().connect.prepare_invoke();
         script.key(&self.fence).arg(number).arg(FENCE_LIFETIME.as_secs() * 1000);

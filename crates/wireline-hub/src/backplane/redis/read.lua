@@ -5,10 +5,12 @@
 -- and what was delivered.
 local key, after, max = KEYS[1], ARGV[1], tonumber(ARGV[2])
 if redis.call('EXISTS', key) == 0 then
-  -- A stream without entries: it knows its last id.
-  redis.call('XADD', key, 'MAXLEN', 0, beginning(ARGV[3]), 'd', '')
+  -- A stream without entries, to which nothing was added: it knows its last id.
+  local id = redis.call('XADD', key, 'MAXLEN', 0, beginning(ARGV[3]), 'd', '')
+  redis.call('XSETID', key, id, 'ENTRIESADDED', 0, 'MAXDELETEDID', id)
 end
-keep_up(key, ARGV[4])
+local is_untouched = describe(key)['entries-added'] == 0
+keep_up(key, is_untouched and math.min(tonumber(ARGV[4]), UNTOUCHED) or ARGV[4])
 local time = now()
 trim(key, function(entry)
   return tonumber(entry[2][6]) >= time

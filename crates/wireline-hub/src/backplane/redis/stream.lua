@@ -29,6 +29,10 @@ local function describe(key)
   return facts
 end
 
+-- A name that was only asked for is kept for two minutes, which nodes that hear it prolong: whoever asks for names costs
+-- little.
+local UNTOUCHED = 120000
+
 local function keep_up(key, lifetime)
   if redis.call('PTTL', key) < tonumber(lifetime) / 2 then
     redis.call('PEXPIRE', key, lifetime)

@@ -3,16 +3,13 @@
 use std::{collections::HashSet, future::poll_fn, pin::Pin, time::Duration};
 
 use futures_core::Stream;
-use redis::{
-    Client,
-    aio::{PubSubSink, PubSubStream},
-};
+use redis::aio::{PubSubSink, PubSubStream};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{CONNECT_TIMEOUT, backoff::Backoff, envelope, names::Names, probe::Probe};
+use super::{CONNECT_TIMEOUT, backoff::Backoff, envelope, names::Names, place::Place, probe::Probe};
 use crate::{BackplaneError, Event, Events, Topic};
 
 /// Topics that are asked for in one command. Raised, a command may take as long as one that is lost.
@@ -48,7 +45,7 @@ enum Ended {
 
 /// The task.
 struct Listener {
-    client: Client,
+    server: Place,
     names: Names,
     events: Events,
     probe: Probe,
@@ -64,10 +61,10 @@ impl Subscription {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub(super) fn start(client: Client, names: Names, events: Events, probe: Probe) -> Self {
+    pub(super) fn start(server: Place, names: Names, events: Events, probe: Probe) -> Self {
         let (wishes, receiver) = mpsc::unbounded_channel();
         let listener = Listener {
-            client,
+            server,
             names,
             events,
             probe,
@@ -110,8 +107,9 @@ impl Listener {
 
     /// Connects and hears until that ends.
     async fn listen(&mut self) -> Ended {
-        // The name is resolved anew each time.
-        let (sink, stream) = match timeout(CONNECT_TIMEOUT, self.client.get_async_pubsub()).await {
+        // Found anew each time, its name resolved.
+        let connecting = async { self.server.find().await?.get_async_pubsub().await };
+        let (sink, stream) = match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => connection.split(),
             Ok(Err(error)) => return Ended::Lost(error.to_string()),
             Err(_) => return Ended::Lost("no connection came about in time".into()),
