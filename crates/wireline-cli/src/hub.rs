@@ -40,7 +40,8 @@ pub(crate) struct HubArgs {
     #[arg(long, value_name = "URL", requires = "hub", conflicts_with = "redis")]
     nats: Option<String>,
 
-    /// Share topics with other nodes over this server of Redis or Valkey, such as `redis://127.0.0.1:6379`
+    /// Share topics with other nodes over this server of Redis or Valkey, such as `redis://127.0.0.1:6379`, or the master
+    /// that Sentinels name: `redis+sentinel://HOST:26379,HOST:26379/SERVICE`
     #[arg(long, value_name = "URL", requires = "hub")]
     redis: Option<String>,
 

@@ -67,6 +67,13 @@ impl Node {
         assert!(status.is_ok_and(|status| status.success()), "kill -{signal}");
     }
 
+    /// As who runs it ends it: the clients are told to go, and it ends when they have.
+    fn end(mut self) {
+        self.signal("TERM");
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "{status}");
+    }
+
     fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
@@ -162,9 +169,8 @@ async fn a_node_that_is_killed_is_missed_by_nobody_and_who_was_there_alone_leave
     let broker = nats_server();
     let (first, second) = (Node::start(&broker.url()), Node::start(&broker.url()));
     let proxy = Proxy::start(first.port).await;
-    let port = proxy.url().trim_end_matches('/').rsplit(':').next().and_then(|port| port.parse().ok());
     // Ann moves from the first node to the second; Bob is at the second; Cat is at the first, and does not come back.
-    let ann = client(port.expect("it has a port"), "ann").await;
+    let ann = client(proxy.port(), "ann").await;
     let bob = client(second.port, "bob").await;
     let cat = client(first.port, "cat").await;
     let (is_over, published) = (Arc::new(AtomicBool::new(false)), Arc::default());
@@ -227,4 +233,43 @@ async fn a_node_that_is_stopped_for_longer_than_its_lease_comes_back_whole() {
     assert_eq!(count(&bob_told.leaves, "dan"), 1, "{:?} {:?}", bob_told.joins, bob_told.leaves);
     assert_eq!(count(&bob_told.leaves, "cat"), 1, "{:?} {:?}", bob_told.joins, bob_told.leaves);
     assert!(count(&bob_told.joins, "cat") >= 1, "{:?} {:?}", bob_told.joins, bob_told.leaves);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_are_started_again_one_after_the_other_lose_and_double_nothing() {
+    const NODES: usize = 3;
+    let broker = nats_server();
+    let mut nodes: Vec<Node> = (0..NODES).map(|_| Node::start(&broker.url())).collect();
+    let mut ways = Vec::new();
+    for node in &nodes {
+        ways.push(Proxy::start(node.port).await);
+    }
+    let (is_over, published) = (Arc::new(AtomicBool::new(false)), Arc::default());
+    let (mut clients, mut hearing) = (Vec::new(), Vec::new());
+    for (index, name) in ["ann", "bob", "cat", "dan", "eve", "fay"].into_iter().enumerate() {
+        let client = client(ways[index % NODES].port(), name).await;
+        hearing.push(listen(client.subscribe(TOPIC).await.expect("it is granted"), Arc::clone(&is_over)));
+        clients.push(client);
+    }
+    let publishing = publish(clients[0].clone(), Arc::clone(&is_over), Arc::clone(&published));
+    for index in 0..NODES {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        // Who is told to go finds another node.
+        ways[index].lead_to(nodes[(index + 1) % NODES].port, false);
+        let next = Node::start(&broker.url());
+        let before = std::mem::replace(&mut nodes[index], next);
+        tokio::task::spawn_blocking(move || before.end()).await.expect("it ends well");
+        ways[index].lead_to(nodes[index].port, false);
+    }
+    until_here(&clients[0], &["ann", "bob", "cat", "dan", "eve", "fay"]).await;
+    is_over.store(true, Ordering::SeqCst);
+    let published = publishing.await.expect("all is published");
+    for hears in hearing {
+        assert_whole(&hears.await.expect("it ends"), published);
+    }
+    eprintln!(
+        "{NODES} nodes started again: {published} publications to {} clients, none lost or doubled",
+        clients.len()
+    );
+    assert!(published > 100, "{published}");
 }

@@ -108,8 +108,8 @@ async fn connections_that_are_cut_fifty_times_lose_and_double_nothing() {
     const CUTS: usize = 50;
     let node = Node::start(open(History::messages(2000)).start());
     let proxy = Proxy::start(node.port).await;
-    let reader = connect(port_of(&proxy)).await.expect("it connects");
-    let writer = connect(port_of(&proxy)).await.expect("it connects");
+    let reader = connect(proxy.port()).await.expect("it connects");
+    let writer = connect(proxy.port()).await.expect("it connects");
     let mut tea = reader.subscribe("tea").await.expect("it is granted");
     let published = Arc::new(AtomicUsize::new(0));
     let publishing = tokio::spawn({
@@ -143,11 +143,6 @@ async fn connections_that_are_cut_fifty_times_lose_and_double_nothing() {
     assert!(silence.is_err(), "nothing is left: {silence:?}");
 }
 
-fn port_of(proxy: &Proxy) -> u16 {
-    let url = proxy.url();
-    url.trim_end_matches('/').rsplit(':').next().and_then(|port| port.parse().ok()).expect("it has a port")
-}
-
 #[tokio::test]
 async fn a_node_that_is_gone_is_followed_by_another_without_a_reset() {
     let memory = Memory::new();
@@ -156,7 +151,7 @@ async fn a_node_that_is_gone_is_followed_by_another_without_a_reset() {
         Node::start(open(History::messages(100)).backplane(move |events| memory.node(events)).start())
     });
     let proxy = Proxy::start(first.port).await;
-    let client = connect(port_of(&proxy)).await.expect("it connects");
+    let client = connect(proxy.port()).await.expect("it connects");
     let mut tea = client.subscribe("tea").await.expect("it is granted");
     first.hub.publish("tea", "one").await.expect("it is published");
     assert_eq!(next_text(&mut tea).await, "one");
@@ -177,7 +172,7 @@ async fn a_node_that_is_drained_is_left_for_another() {
         Node::start(open(History::messages(100)).backplane(move |events| memory.node(events)).start())
     });
     let proxy = Proxy::start(first.port).await;
-    let client = connect(port_of(&proxy)).await.expect("it connects");
+    let client = connect(proxy.port()).await.expect("it connects");
     let mut tea = client.subscribe("tea").await.expect("it is granted");
     proxy.lead_to(second.port, false);
     let left = first.hub.drain(Duration::from_millis(100)).await;
@@ -190,7 +185,7 @@ async fn a_node_that_is_drained_is_left_for_another() {
 async fn what_is_not_kept_any_more_is_a_reset() {
     let node = Node::start(open(History::messages(5)).start());
     let proxy = Proxy::start(node.port).await;
-    let client = connect(port_of(&proxy)).await.expect("it connects");
+    let client = connect(proxy.port()).await.expect("it connects");
     let mut tea = client.subscribe("tea").await.expect("it is granted");
     node.hub.publish("tea", "first").await.expect("it is published");
     assert_eq!(next_text(&mut tea).await, "first");

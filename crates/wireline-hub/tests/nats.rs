@@ -5,6 +5,9 @@
 mod broker;
 #[path = "broker/process.rs"]
 mod process;
+#[expect(dead_code, reason = "it can do more than is needed here")]
+#[path = "broker/proxy.rs"]
+mod proxy;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -14,8 +17,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::watch,
+    net::TcpStream,
 };
 use wireline::{Request, Server, WebSocket, testing::Network};
 use wireline_hub::{
@@ -27,7 +29,10 @@ use wireline_hub::{
     },
 };
 
-use self::broker::{NatsServer, nats_server, nats_server_with};
+use self::{
+    broker::{NatsServer, nats_server, nats_server_with},
+    proxy::Proxy,
+};
 
 /// More than any test publishes to a topic.
 const MESSAGES: usize = 10_000;
@@ -175,6 +180,27 @@ async fn a_broker_that_is_killed_again_and_again_and_comes_back_loses_and_double
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_is_slow_or_carries_one_way_only_loses_and_doubles_nothing() {
+    let server = nats_server();
+    let proxy = Proxy::start(server.port()).await;
+    let url = format!("nats://127.0.0.1:{}", proxy.port());
+    let outcome = with_two_nodes([url, server.url()], workload(20), |_| async move {
+        // Slow, and then slower than what is said to oneself may take.
+        for (latency, time) in [(200, 2500), (6000, 8000)] {
+            proxy.delay(Duration::from_millis(latency));
+            wait(time).await;
+        }
+        proxy.delay(Duration::ZERO);
+        wait(500).await;
+        proxy.silence_answers();
+        wait(6000).await;
+        proxy.release();
+    })
+    .await;
+    assert_whole(&outcome, 2000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_kills_at_a_thousand_messages_a_second_lose_and_double_nothing() {
     let server = Arc::new(nats_server());
     let broker = Arc::clone(&server);
@@ -277,65 +303,18 @@ async fn a_broker_that_stops_in_its_tracks_and_goes_on_loses_and_doubles_nothing
 async fn a_network_that_eats_one_nodes_packets_loses_and_doubles_nothing() {
     let server = nats_server();
     let proxy = Proxy::start(server.port()).await;
-    let eats = proxy.eats.clone();
-    let outcome = with_two_nodes([proxy.url(), server.url()], workload(18), |_| async move {
+    let url = format!("nats://127.0.0.1:{}", proxy.port());
+    let outcome = with_two_nodes([url, server.url()], workload(18), |_| async move {
         for outage in [1000, 13_000] {
             wait(1000).await;
-            eats.send_replace(true);
+            proxy.silence();
             wait(outage).await;
-            eats.send_replace(false);
+            proxy.release();
         }
         wait(1000).await;
     })
     .await;
     assert_whole(&outcome, 2000);
-}
-
-/// A way to the broker that can fall silent without an end.
-struct Proxy {
-    port: u16,
-    eats: watch::Sender<bool>,
-}
-
-impl Proxy {
-    async fn start(server: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("it is bound").port();
-        let eats = watch::Sender::new(false);
-        let silence = eats.clone();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
-                let ((from_client, to_client), (from_server, to_server)) =
-                    (client.into_split(), server.into_split());
-                tokio::spawn(pump(from_client, to_server, silence.subscribe()));
-                tokio::spawn(pump(from_server, to_client, silence.subscribe()));
-            }
-        });
-        Self { port, eats }
-    }
-
-    fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
-    }
-}
-
-/// Carries bytes, and while `eats` holds nothing at all, not even the end.
-async fn pump(
-    mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
-    mut eats: watch::Receiver<bool>,
-) {
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let read = from.read(&mut buffer).await.unwrap_or(0);
-        if eats.wait_for(|eats| !eats).await.is_err()
-            || read == 0
-            || to.write_all(&buffer[..read]).await.is_err()
-        {
-            return;
-        }
-    }
 }
 
 /// A client of `hub.v1` that has subscribed, and what it was answered.

@@ -75,6 +75,10 @@ fn redis(url: &str) -> Redis {
     Redis::new(url).expect("it is a URL")
 }
 
+fn url_of(proxy: &Proxy) -> String {
+    format!("redis://127.0.0.1:{}/", proxy.port())
+}
+
 /// One that notices soon when it is deaf.
 fn attentive(url: &str) -> Redis {
     redis(url).probe(Duration::from_secs(1), Duration::from_secs(1))
@@ -243,7 +247,7 @@ async fn connections_that_the_server_ends_are_opened_again_and_nothing_is_missed
 async fn a_network_that_eats_one_nodes_packets_loses_and_doubles_nothing() {
     let server = RedisServer::start(Keeps::Nothing);
     let proxy = Proxy::start(server.port()).await;
-    let nodes = [attentive(&proxy.url()), attentive(&server.url())];
+    let nodes = [attentive(&url_of(&proxy)), attentive(&server.url())];
     let (_, summary) = with_two_nodes(nodes, workload(8000), async {
         for outage in [500, 5000] {
             wait(500).await;
@@ -257,11 +261,32 @@ async fn a_network_that_eats_one_nodes_packets_loses_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_is_slow_or_carries_one_way_only_loses_and_doubles_nothing() {
+    let server = RedisServer::start(Keeps::Nothing);
+    let proxy = Proxy::start(server.port()).await;
+    let nodes = [attentive(&url_of(&proxy)), attentive(&server.url())];
+    let (_, summary) = with_two_nodes(nodes, workload(10_000), async {
+        // Slow, and then slower than what is said to oneself may take.
+        for latency in [200, 1200] {
+            proxy.delay(Duration::from_millis(latency));
+            wait(2500).await;
+        }
+        proxy.delay(Duration::ZERO);
+        wait(500).await;
+        proxy.silence_answers();
+        wait(3000).await;
+        proxy.release();
+    })
+    .await;
+    assert_eq!(summary.resets, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_hears_by_a_replica_that_is_detached_notices_and_goes_where_the_name_leads_now() {
     let (master, replica) = (RedisServer::start(Keeps::Nothing), RedisServer::start(Keeps::Nothing));
     replica.follow(&master);
     let proxy = Proxy::start(replica.port()).await;
-    let by_replica = attentive(&master.url()).hear(&proxy.url()).expect("it is a URL");
+    let by_replica = attentive(&master.url()).hear(&url_of(&proxy)).expect("it is a URL");
     let (_, summary) = with_two_nodes([by_replica, attentive(&master.url())], workload(4000), async {
         wait(1000).await;
         assert_eq!(replica.command(&["REPLICAOF", "NO", "ONE"]), "+OK");
@@ -301,7 +326,7 @@ async fn who_hears_what_it_says_is_not_deaf_though_nothing_is_answered() {
     let server = RedisServer::start(Keeps::Nothing);
     let proxy = Proxy::start(server.port()).await;
     let (events, mut told) = Events::channel(100);
-    let node = attentive(&proxy.url()).hear(&server.url()).expect("it is a URL").node(events);
+    let node = attentive(&url_of(&proxy)).hear(&server.url()).expect("it is a URL").node(events);
     let tea = topic("tea");
     node.subscribe(&tea).await.expect("the server is there");
     node.read(&tea, None, 0).await.expect("the server is there");
@@ -386,8 +411,10 @@ async fn publish(hub: &Hub, topic: &str, texts: &[&str]) {
 async fn a_failover_that_takes_back_what_was_acknowledged_is_told_as_a_reset_to_all_who_heard_it() {
     let (master, replica) = (RedisServer::start(Keeps::Nothing), RedisServer::start(Keeps::Nothing));
     let proxy = Proxy::start(master.port()).await;
-    let hubs =
-        [hub(redis(&proxy.url()), keeping_everything()), hub(redis(&proxy.url()), keeping_everything())];
+    let hubs = [
+        hub(redis(&url_of(&proxy)), keeping_everything()),
+        hub(redis(&url_of(&proxy)), keeping_everything()),
+    ];
     let (mut one, _) = subscribe(&hubs[0], "tea", None).await;
     let (mut other, _) = subscribe(&hubs[1], "tea", None).await;
     publish(&hubs[0], "tea", &["1", "2"]).await;
@@ -473,7 +500,7 @@ async fn what_was_not_answered_in_time_is_published_once_when_it_is_tried_again(
 async fn what_was_held_up_on_a_connection_that_was_given_up_is_not_done_when_it_comes() {
     let server = RedisServer::start(Keeps::Nothing);
     let proxy = Proxy::start(server.port()).await;
-    let node = redis(&proxy.url()).node(Events::channel(100).0);
+    let node = redis(&url_of(&proxy)).node(Events::channel(100).0);
     let tea = topic("tea");
     let row = |names: &[&str]| {
         let members = names.iter().map(|name| Member::new(*name)).collect();

@@ -1,8 +1,11 @@
-//! A way to a broker that can fall silent, and lead to another one.
+//! A way to a broker that can fall silent, become long, and lead to another one.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
@@ -20,6 +23,8 @@ pub(crate) struct Proxy {
     held: watch::Sender<u64>,
     /// The same for what the server says.
     answers_held: watch::Sender<u64>,
+    /// How long it takes to carry anything, each way.
+    latency: watch::Sender<Duration>,
     next: Arc<AtomicU64>,
 }
 
@@ -33,14 +38,20 @@ impl Proxy {
             server: watch::Sender::new(server),
             held: watch::Sender::new(0),
             answers_held: watch::Sender::new(0),
+            latency: watch::Sender::new(Duration::ZERO),
             next: Arc::default(),
         };
         tokio::spawn(proxy.clone().run(listener));
         proxy
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Takes so long to carry anything, each way.
+    pub(crate) fn delay(&self, latency: Duration) {
+        self.latency.send_replace(latency);
     }
 
     /// Carries nothing, not even the end of a connection.
@@ -84,12 +95,13 @@ impl Proxy {
             let number = self.next.fetch_add(1, Ordering::SeqCst);
             let (server, held) = (self.server.subscribe(), self.held.subscribe());
             let answers_held = self.answers_held.subscribe();
+            let (there, back) = (self.latency.subscribe(), self.latency.subscribe());
             let port = *self.server.borrow();
             let Ok(upstream) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = upstream.into_split();
-            tokio::spawn(pump(number, from_client, to_server, server.clone(), held));
-            tokio::spawn(pump(number, from_server, to_client, server, answers_held));
+            tokio::spawn(pump(number, from_client, to_server, server.clone(), held, there));
+            tokio::spawn(pump(number, from_server, to_client, server, answers_held, back));
         }
     }
 }
@@ -101,6 +113,7 @@ async fn pump(
     mut to: impl AsyncWriteExt + Unpin,
     mut server: watch::Receiver<u16>,
     mut held: watch::Receiver<u64>,
+    latency: watch::Receiver<Duration>,
 ) {
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -108,6 +121,8 @@ async fn pump(
             read = from.read(&mut buffer) => read.unwrap_or(0),
             _ = server.changed() => return,
         };
+        let latency = *latency.borrow();
+        tokio::time::sleep(latency).await;
         // What was held is carried when it may be, as packets that are sent again are.
         let is_carried = held.wait_for(|held| *held <= number).await.is_ok();
         if read == 0 || !is_carried || to.write_all(&buffer[..read]).await.is_err() {
