@@ -69,6 +69,7 @@ use wireline::{Backoff, Loss, Message};
 
 use self::{
     dialogue::{Answer, Publishing},
+    queue::Queue,
     task::{Connections, Status},
 };
 pub use self::{
@@ -120,6 +121,11 @@ enum Command {
         topic: Topic,
         key: u64,
     },
+    /// To what is broadcast.
+    Listen {
+        key: u64,
+        queue: Arc<Queue>,
+    },
     Publish(Publishing),
     Who {
         topic: Topic,
@@ -141,6 +147,14 @@ impl Client {
         T::Error: Into<ClientError>,
     {
         Subscribe::new(Arc::clone(&self.shared), topic.try_into().map_err(Into::into))
+    }
+
+    /// Hears what is [broadcast](crate::Hub::broadcast) to all clients from now on, in the one order that it has. A client
+    /// gets it without asking, so nothing is waited for; there may be any number of these. Who does not read gets a
+    /// [`Event::Reset`] instead of what finds no room: it is not read again.
+    #[must_use]
+    pub fn broadcasts(&self) -> Subscription {
+        Subscription::to_broadcasts(Arc::clone(&self.shared))
     }
 
     /// Publishes to a topic: await the builder for the position. Without a connection it waits for one. Sent again

@@ -165,6 +165,26 @@ async fn a_node_that_is_gone_is_followed_by_another_without_a_reset() {
 }
 
 #[tokio::test]
+async fn what_is_broadcast_is_heard_over_all_connections() {
+    let node = Node::start(open(History::messages(10)).start());
+    let proxy = Proxy::start(node.port).await;
+    let client = connect(proxy.port()).await.expect("it connects");
+    let mut broadcasts = client.broadcasts();
+    // Its connection is subscribed soon.
+    while node.hub.topics().await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    node.hub.broadcast("one").await.expect("it is published");
+    assert_eq!(next_text(&mut broadcasts).await, "one");
+    proxy.lead_to(node.port, true);
+    node.hub.broadcast("two").await.expect("it is published");
+    assert_eq!(next_text(&mut broadcasts).await, "two", "it was away, and goes on");
+    client.close().await;
+    assert!(matches!(broadcasts.recv().await, Ok(None)));
+    assert!(matches!(client.broadcasts().recv().await, Ok(None)), "nothing will be broadcast to it");
+}
+
+#[tokio::test]
 async fn a_node_that_is_drained_is_left_for_another() {
     let memory = Memory::new();
     let [first, second] = [(); 2].map(|()| {

@@ -154,8 +154,7 @@ impl Feed {
     }
 
     fn end(self, error: ClientError) {
-        // One that is closed at this end ends as it should.
-        self.queue.end(Some(error.clone()).filter(|error| !matches!(error, ClientError::Ended)));
+        self.queue.end_with(&error);
         if let Some(answer) = self.answer {
             answer.give(Err(error));
         }
@@ -179,7 +178,30 @@ enum Request {
     },
 }
 
+/// What is to be said.
+#[derive(Debug)]
+enum Outgoing {
+    Message(Message),
+    /// What outlives connections is put into words when its turn has come.
+    Request(u64),
+}
+
 impl Request {
+    /// Whether it must not be sent again.
+    fn is_over(&self, now: Instant) -> bool {
+        match self {
+            Self::Publish(publishing) => publishing.expires().is_some_and(|expires| expires <= now),
+            _ => false,
+        }
+    }
+
+    /// Nobody knows what became of it.
+    fn give_up(self) {
+        if let Self::Publish(publishing) = self {
+            publishing.answer.give(Err(ClientError::Unknown));
+        }
+    }
+
     /// Whether it belongs to one connection.
     fn ends_with_connection(&self) -> bool {
         matches!(self, Self::Authenticate | Self::Subscribe { .. } | Self::Unsubscribe)
@@ -216,9 +238,11 @@ pub(super) struct Dialogue {
     /// By their numbers, which those that outlive a connection keep.
     requests: BTreeMap<u64, Request>,
     next_request: u64,
-    outgoing: VecDeque<Message>,
+    outgoing: VecDeque<Outgoing>,
     /// Where it is among what is broadcast.
     broadcasts: Option<Position>,
+    /// Those who hear what is broadcast, by their keys.
+    listeners: HashMap<u64, Arc<Queue>>,
     /// What the server promised: after how long it is heard of at the latest.
     silence: Option<Duration>,
     /// When it has been silent for too long.
@@ -240,6 +264,7 @@ impl Dialogue {
             next_request: 1,
             outgoing: VecDeque::new(),
             broadcasts: None,
+            listeners: HashMap::new(),
             silence: None,
             silent_at: None,
             delayed: Vec::new(),
@@ -250,8 +275,39 @@ impl Dialogue {
 
     // Outputs.
 
-    pub(super) fn next_outgoing(&mut self) -> Option<Message> {
-        self.outgoing.pop_front()
+    pub(super) fn next_outgoing(&mut self, now: Instant) -> Option<Message> {
+        while let Some(outgoing) = self.outgoing.pop_front() {
+            let message = match outgoing {
+                Outgoing::Message(message) => Some(message),
+                Outgoing::Request(id) => self.encode(id, now),
+            };
+            if message.is_some() {
+                return message;
+            }
+        }
+        None
+    }
+
+    /// What is asked again; `None` if it is answered, or must not be any more: it may have waited here for long.
+    fn encode(&mut self, id: u64, now: Instant) -> Option<Message> {
+        let request = self.requests.get_mut(&id)?;
+        if request.is_over(now) {
+            self.requests.remove(&id)?.give_up();
+            return None;
+        }
+        match request {
+            Request::Publish(publishing) => {
+                publishing.first_sent.get_or_insert(now);
+                let Publishing { topic, message, key, echo, .. } = &**publishing;
+                let (t, key, echo) = (Some(&**topic), Some(&**key), (!echo).then_some(false));
+                let request = wire::Request { op: "pub", id, t, key, echo, ..Default::default() };
+                Some(request.encode_with(message))
+            }
+            Request::Who { topic, .. } => {
+                Some(wire::Request { op: "who", id, t: Some(&**topic), ..Default::default() }.encode())
+            }
+            Request::Authenticate | Request::Subscribe { .. } | Request::Unsubscribe => None,
+        }
     }
 
     pub(super) fn has_outgoing(&self) -> bool {
@@ -286,7 +342,7 @@ impl Dialogue {
         self.phase = Phase::Authenticating { until: now + AUTHENTICATION_TIMEOUT };
         let id = self.number(Request::Authenticate);
         let all = self.broadcasts.map(|position| position.to_string());
-        self.outgoing.push_back(wire::Request { op: "auth", id, token, all, ..Default::default() }.encode());
+        self.say(&wire::Request { op: "auth", id, token, all, ..Default::default() });
     }
 
     /// The connection is lost, or left. What the server closed it with, if it did.
@@ -323,14 +379,8 @@ impl Dialogue {
 
     /// Gives up what must not be sent again.
     fn expire(&mut self, now: Instant) {
-        let is_over = |request: &Request| match request {
-            Request::Publish(publishing) => publishing.expires().is_some_and(|expires| expires <= now),
-            _ => false,
-        };
-        for (_, request) in self.requests.extract_if(.., |_, request| is_over(request)) {
-            if let Request::Publish(publishing) = request {
-                publishing.answer.give(Err(ClientError::Unknown));
-            }
+        for (_, request) in self.requests.extract_if(.., |_, request| request.is_over(now)) {
+            request.give_up();
         }
     }
 
@@ -344,7 +394,7 @@ impl Dialogue {
             Phase::Authenticating { .. } | Phase::Open => {
                 self.ask_delayed(now);
                 for (_, id) in self.put_off.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>() {
-                    self.ask_again(id, now);
+                    self.ask_again(id);
                 }
             }
         }
@@ -364,6 +414,9 @@ impl Dialogue {
     pub(super) fn end(&mut self, error: &ClientError) {
         for (_, feed) in self.topics.drain() {
             feed.end(error.clone());
+        }
+        for (_, queue) in self.listeners.drain() {
+            queue.end_with(error);
         }
         for request in std::mem::take(&mut self.requests).into_values() {
             match request {
@@ -386,7 +439,13 @@ impl Dialogue {
         }
     }
 
+    /// What is broadcast goes to this queue, too.
+    pub(super) fn listen(&mut self, key: u64, queue: Arc<Queue>) {
+        self.listeners.insert(key, queue);
+    }
+
     pub(super) fn unsubscribe(&mut self, topic: &Topic, key: u64) {
+        self.listeners.remove(&key);
         if self.topics.get(topic).is_some_and(|feed| feed.key == key) {
             self.topics.remove(topic);
             self.ask_to_end(topic);
@@ -406,14 +465,18 @@ impl Dialogue {
         }
     }
 
-    pub(super) fn publish(&mut self, publishing: Publishing, now: Instant) {
+    pub(super) fn publish(&mut self, publishing: Publishing) {
         let id = self.number(Request::Publish(Box::new(publishing)));
-        self.ask_again(id, now);
+        self.ask_again(id);
     }
 
-    pub(super) fn who(&mut self, topic: Topic, answer: Answer<Vec<Member>>, now: Instant) {
+    pub(super) fn who(&mut self, topic: Topic, answer: Answer<Vec<Member>>) {
         let id = self.number(Request::Who { topic, answer });
-        self.ask_again(id, now);
+        self.ask_again(id);
+    }
+
+    fn say(&mut self, request: &wire::Request<'_>) {
+        self.outgoing.push_back(Outgoing::Message(request.encode()));
     }
 
     fn number(&mut self, request: Request) -> u64 {
@@ -431,36 +494,22 @@ impl Dialogue {
         let key = feed.key;
         let id = self.number(Request::Subscribe { topic: topic.clone(), key });
         let t = Some(&**topic);
-        self.outgoing
-            .push_back(wire::Request { op: "sub", id, t, since, last, ..Default::default() }.encode());
+        self.say(&wire::Request { op: "sub", id, t, since, last, ..Default::default() });
     }
 
     fn ask_to_end(&mut self, topic: &Topic) {
         if self.phase == Phase::Open {
             let id = self.number(Request::Unsubscribe);
             let t = Some(&**topic);
-            self.outgoing.push_back(wire::Request { op: "unsub", id, t, ..Default::default() }.encode());
+            self.say(&wire::Request { op: "unsub", id, t, ..Default::default() });
         }
     }
 
     /// Asks what outlives connections, on the one that there is.
-    fn ask_again(&mut self, id: u64, now: Instant) {
-        if self.phase != Phase::Open {
-            return;
+    fn ask_again(&mut self, id: u64) {
+        if self.phase == Phase::Open {
+            self.outgoing.push_back(Outgoing::Request(id));
         }
-        let message = match self.requests.get_mut(&id) {
-            Some(Request::Publish(publishing)) => {
-                publishing.first_sent.get_or_insert(now);
-                let Publishing { topic, message, key, echo, .. } = &**publishing;
-                let (t, key, echo) = (Some(&**topic), Some(&**key), (!echo).then_some(false));
-                wire::Request { op: "pub", id, t, key, echo, ..Default::default() }.encode_with(message)
-            }
-            Some(Request::Who { topic, .. }) => {
-                wire::Request { op: "who", id, t: Some(&**topic), ..Default::default() }.encode()
-            }
-            _ => return,
-        };
-        self.outgoing.push_back(message);
     }
 
     // What the server says.
@@ -489,7 +538,7 @@ impl Dialogue {
     fn handle_event(&mut self, name: Option<&str>, header: &Header, payload: Message) {
         let (Some(topic), Some(position)) = (header.t.as_deref(), header.position()) else { return };
         if topic == &*Topic::everyone() {
-            self.broadcasts = Some(position);
+            return self.handle_broadcast(name, header, position, payload);
         }
         let Some(feed) = self.topics.get_mut(topic).filter(|feed| feed.state == FeedState::Live) else {
             return;
@@ -502,6 +551,26 @@ impl Dialogue {
             Some("reset") => feed.reset(Event::Reset { why: header.reset_reason(), position }),
             // Of a later version of the protocol.
             Some(_) => {}
+        }
+    }
+
+    fn handle_broadcast(
+        &mut self,
+        name: Option<&str>,
+        header: &Header,
+        position: Position,
+        payload: Message,
+    ) {
+        let before = self.broadcasts.replace(position);
+        let event = match name {
+            None => Event::Message { message: payload, position },
+            Some("reset") => Event::Reset { why: header.reset_reason(), position },
+            // It was somewhere else before.
+            Some("sub") if before.is_some() && !header.recovered => Event::Reset { why: None, position },
+            Some(_) => return,
+        };
+        for queue in self.listeners.values() {
+            queue.offer_or_reset(event.clone());
         }
     }
 
@@ -564,7 +633,7 @@ impl Dialogue {
         }
         let outlived = self.requests.iter().filter(|(_, request)| !request.ends_with_connection());
         for id in outlived.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.ask_again(id, now);
+            self.ask_again(id);
         }
         Next::Open(header.retry.map(window))
     }

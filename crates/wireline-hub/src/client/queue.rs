@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{ClientError, Event};
+use crate::node::ResetReason;
 
 /// Bytes of payload in a queue. Beyond, it is full, whatever its capacity; one event it always takes. Raised, it is
 /// memory for each subscription that is not read.
@@ -63,6 +64,24 @@ impl Queue {
             state.events.pop_back();
         }
         state.push(event);
+    }
+
+    /// Queues an event. If there is no room it and what comes are a reset instead, until there is.
+    pub(super) fn offer_or_reset(&self, event: Event) {
+        let mut state = self.lock();
+        let is_full = state.events.len() >= self.capacity || state.bytes + event.len() > MAX_BYTES;
+        let is_reset = matches!(event, Event::Reset { .. });
+        if !is_reset && (!is_full || state.events.is_empty()) {
+            return state.push(event);
+        }
+        drop(state);
+        let why = if let Event::Reset { why, .. } = event { why } else { Some(ResetReason::Window) };
+        self.reset(Event::Reset { why, position: event.position() });
+    }
+
+    /// Nothing more comes: an error, unless it is closed at this end, which is as it should be.
+    pub(super) fn end_with(&self, error: &ClientError) {
+        self.end(Some(error.clone()).filter(|error| !matches!(error, ClientError::Ended)));
     }
 
     /// Nothing more comes; what is queued stays.
@@ -158,6 +177,15 @@ mod tests {
             queue.reset(Event::Reset { why: None, position: Position::new(number, 0) });
         }
         assert_eq!((take(&queue), take(&queue), take(&queue)), (Some((1, false)), Some((4, false)), None));
+    }
+
+    #[test]
+    fn what_cannot_be_read_again_is_a_reset_until_there_is_room() {
+        let queue = Queue::new(2);
+        (1..=5).for_each(|number| queue.offer_or_reset(message(number, 0)));
+        assert_eq!((take(&queue), take(&queue)), (Some((1, false)), Some((2, false))));
+        queue.offer_or_reset(message(6, 0));
+        assert_eq!((take(&queue), take(&queue), take(&queue)), (Some((5, false)), Some((6, false)), None));
     }
 
     #[test]

@@ -176,7 +176,16 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The topic.
+    pub(super) fn to_broadcasts(shared: Arc<Shared>) -> Self {
+        let (key, queue) = (shared.next_key(), Arc::new(Queue::new(CAPACITY)));
+        if let Err(error) = shared.send(Command::Listen { key, queue: Arc::clone(&queue) }) {
+            queue.end_with(&error);
+        }
+        let topic = Topic::everyone();
+        Self { shared, topic, key, queue, position: None, is_recovered: false, has_failed: false }
+    }
+
+    /// The topic: of [what is broadcast](super::Client::broadcasts) it is `$all`.
     #[must_use]
     pub fn topic(&self) -> &Topic {
         &self.topic

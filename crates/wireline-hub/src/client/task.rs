@@ -247,7 +247,7 @@ impl Task {
 
     /// Hands on what there is to the socket, which has room.
     fn transmit(&mut self, ws: &WebSocket) {
-        while let Some(message) = self.dialogue.next_outgoing() {
+        while let Some(message) = self.dialogue.next_outgoing(now()) {
             // Fails only once the connection is closing, and receiving tells how that ends.
             let _ = ws.try_send_prepared_within(&Prepared::new(message), usize::MAX);
             if ws.buffered_amount() > HIGH_WATER {
@@ -263,8 +263,9 @@ impl Task {
             Some(Command::Subscribe { topic, feed }) => self.dialogue.subscribe(&topic, feed),
             Some(Command::Unsubscribe { topic, key }) => self.dialogue.unsubscribe(&topic, key),
             Some(Command::CatchUp { topic, key }) => self.dialogue.catch_up(&topic, key),
-            Some(Command::Publish(publishing)) => self.dialogue.publish(publishing, now()),
-            Some(Command::Who { topic, answer }) => self.dialogue.who(topic, answer, now()),
+            Some(Command::Publish(publishing)) => self.dialogue.publish(publishing),
+            Some(Command::Who { topic, answer }) => self.dialogue.who(topic, answer),
+            Some(Command::Listen { key, queue }) => self.dialogue.listen(key, queue),
         }
         Ok(())
     }

@@ -57,7 +57,7 @@ impl Talk {
 
     /// The headers of what was said since the last time.
     fn said(&mut self) -> Vec<Value> {
-        let messages = std::iter::from_fn(|| self.dialogue.next_outgoing());
+        let messages = std::iter::from_fn(|| self.dialogue.next_outgoing(self.now));
         let headers = messages.map(|message| {
             let text = message.to_string();
             serde_json::from_str(text.split('\n').next().unwrap_or_default()).expect("it is JSON")
@@ -90,8 +90,7 @@ impl Talk {
         let (sender, answered) = oneshot::channel();
         let message = Message::from("x".repeat(len));
         let answer = Answer::new(sender, None);
-        self.dialogue
-            .publish(Publishing::new(tea(), message, key.map(str::to_owned), true, answer), self.now);
+        self.dialogue.publish(Publishing::new(tea(), message, key.map(str::to_owned), true, answer));
         answered
     }
 
@@ -277,6 +276,60 @@ fn what_the_server_cannot_take_yet_is_sent_again_with_its_key_while_that_is_know
 }
 
 #[test]
+fn what_waited_too_long_for_its_turn_is_not_sent_again() {
+    let mut talk = Talk::open();
+    let mut published = talk.publish(None, 1);
+    assert_eq!(talk.said().len(), 1);
+    talk.wait(1);
+    talk.lose();
+    talk.dialogue.open(Some("ann"), talk.now);
+    let auth = talk.said();
+    talk.hear(&json!({"re": auth[0]["id"], "conn": "1", "ping": 1000}));
+    // The socket takes nothing for long.
+    talk.now += RESEND_LIMIT;
+    assert!(talk.said().is_empty());
+    assert!(matches!(published.try_recv(), Ok(Err(ClientError::Unknown))));
+    // One that was not sent before is, however long it waited.
+    let mut late = talk.publish(None, 1);
+    talk.now += RESEND_LIMIT;
+    assert_eq!(talk.said().len(), 1);
+    assert!(late.try_recv().is_err());
+}
+
+#[test]
+fn what_is_broadcast_is_heard_by_all_who_listen_and_a_gap_is_a_reset() {
+    let mut talk = Talk::open();
+    let [one, other] = [1, 2].map(|key| {
+        let queue = Arc::new(Queue::new(2));
+        talk.dialogue.listen(key, Arc::clone(&queue));
+        queue
+    });
+    let broadcast = |talk: &mut Talk, offset: u64| {
+        let header = json!({"t": "$all", "p": Position::new(offset, 0).to_string()});
+        talk.dialogue.receive(format!("{header}\nhear, hear").into(), talk.now);
+    };
+    talk.hear(&json!({"ev": "sub", "t": "$all", "pos": "0.00000000", "recovered": false}));
+    broadcast(&mut talk, 1);
+    assert_eq!((taken(&one), taken(&other)), (vec![1], vec![1]));
+    talk.dialogue.unsubscribe(&Topic::everyone(), 2);
+    for offset in 2..=5 {
+        broadcast(&mut talk, offset);
+    }
+    assert_eq!((taken(&one), taken(&other)), (vec![2, 3, -5], vec![]));
+    // It goes on where it was, or is told that it does not.
+    talk.lose();
+    talk.dialogue.open(None, talk.now);
+    assert_eq!(talk.said()[0]["all"], "5.00000000");
+    talk.hear(&json!({"ev": "sub", "t": "$all", "pos": "5.00000000", "recovered": true}));
+    talk.hear(&json!({"ev": "sub", "t": "$all", "pos": "9.00000000", "recovered": false}));
+    talk.hear(&json!({"ev": "reset", "t": "$all", "pos": "11.00000000", "why": "lost"}));
+    assert_eq!(taken(&one), [-11], "resets in a row are one");
+    talk.dialogue.end(&ClientError::Ended);
+    let end = one.poll_take(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(end, Poll::Ready(end) if matches!(end.event, Ok(None))));
+}
+
+#[test]
 fn what_the_server_would_not_know_again_is_not_sent_again() {
     let mut talk = Talk::open();
     let mut sent = talk.publish(None, 1);
@@ -308,7 +361,7 @@ fn a_message_that_the_server_does_not_take_does_not_end_every_connection() {
 fn presence_is_asked_for_again_after_a_loss() {
     let mut talk = Talk::open();
     let (sender, mut answered) = oneshot::channel();
-    talk.dialogue.who(tea(), Answer::new(sender, None), talk.now);
+    talk.dialogue.who(tea(), Answer::new(sender, None));
     talk.said();
     talk.lose();
     let said = talk.reopen();
