@@ -3,6 +3,7 @@
 mod authorization;
 mod centrifuge;
 mod client;
+mod documentation;
 mod presence;
 mod raw;
 mod slow;
