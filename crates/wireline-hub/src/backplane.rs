@@ -22,6 +22,8 @@ use tokio::sync::mpsc;
 pub use self::memory::{Memory, MemoryNode};
 #[cfg(feature = "nats")]
 pub use self::nats::{ConnectNats, ConnectNatsError, Nats, NatsNode};
+#[cfg(all(feature = "redis", feature = "testing"))]
+pub(crate) use self::redis::decode_anything as decode_redis;
 #[cfg(feature = "redis")]
 pub use self::redis::{InvalidRedisUrl, Redis, RedisNode};
 use crate::{History, Member, Outgoing, Position, Publication, Topic};

@@ -384,3 +384,15 @@ impl fmt::Debug for Publish {
         f.debug_struct("Publish").field("topic", &self.topic).field("key", &self.key).finish_non_exhaustive()
     }
 }
+
+/// What a client makes of a message from its server, whatever that is: before it is believed, and behind.
+#[cfg(feature = "testing")]
+pub(crate) fn hear_anything(message: Message) {
+    let now = std::time::Instant::now();
+    let mut dialogue = dialogue::Dialogue::new(|| 0.5);
+    dialogue.open(None, now);
+    dialogue.receive(message.clone(), now);
+    dialogue.receive(r#"{"re":1,"conn":"1","ping":25,"retry":[500,20000]}"#.into(), now);
+    dialogue.receive(message, now);
+    dialogue.handle_timeout(now);
+}

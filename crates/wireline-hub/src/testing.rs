@@ -3,15 +3,20 @@
 //!
 //! - [`conformance`]: what every backplane must do, as one suite over an [`Engine`].
 //! - [`Faults`]: a backplane that loses, doubles and delays what it delivers, and fails to answer.
+//! - [`decode_anything`]: all that decodes what others say, for fuzz targets.
 //! - [`workload`]: publishers and subscribers of several nodes, and a checker of all that they heard.
 
 pub mod conformance;
+mod decoders;
 mod faults;
 pub mod workload;
 
 use std::{future::Future, sync::Arc};
 
-pub use self::faults::{Faults, FaultyNode, Rates};
+pub use self::{
+    decoders::decode_anything,
+    faults::{Faults, FaultyNode, Rates},
+};
 use crate::{Backplane, Events, Memory};
 
 /// An engine whose backplane is tested.

@@ -354,3 +354,16 @@ impl Backplane for RedisNode {
         Box::pin(self.presence(topic))
     }
 }
+
+/// What is made of a delivery, whatever it is; a channel's name is its topic's again.
+#[cfg(feature = "testing")]
+pub(crate) fn decode_anything(topic: &Topic, delivery: Bytes) {
+    let names = Names::new("any:", 0);
+    assert_eq!(names.topic(&names.channel(topic)).as_ref(), Some(topic));
+    if let Some(publication) = envelope::decode_delivery(topic.clone(), delivery) {
+        let body = envelope::encode(&publication.content, publication.except);
+        let id = envelope::encode_id(publication.position);
+        let again = envelope::decode(topic.clone(), &id, "0-0", body.into());
+        assert_eq!(again.map(|again| again.content), Some(publication.content));
+    }
+}
