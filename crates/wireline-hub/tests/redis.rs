@@ -603,6 +603,21 @@ async fn until(is_so: impl Fn() -> bool) {
 }
 
 #[tokio::test]
+async fn over_tls_it_is_the_same_and_who_is_not_trusted_is_not_spoken_to() {
+    let server = RedisServer::start_encrypted();
+    let (url, certificate) = server.encrypted();
+    let (events, mut told) = Events::channel(100);
+    let node = redis(&url).root_certificates(certificate).node(events);
+    let tea = topic("tea");
+    node.subscribe(&tea).await.expect("it is trusted");
+    let position = node.publish(&tea, outgoing("hot"), History::default()).await.expect("it is trusted");
+    assert!(matches!(next(&mut told).await, Event::Published(heard) if heard.position == position));
+    let stranger = redis(&url).node(Events::channel(1).0);
+    let refused = stranger.read(&tea, None, 1).await;
+    assert!(matches!(refused, Err(BackplaneError::Unavailable(_))), "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_name_that_was_only_asked_for_does_not_stay_for_long() {
     let server = RedisServer::start(Keeps::Nothing);
     let node = redis(&server.url()).node(Events::channel(100).0);

@@ -75,7 +75,7 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 ///
 /// # What the server has to be
 ///
-/// - One server, or one with replicas: behind one name, or watched by Sentinels. Not a cluster, and not yet over TLS.
+/// - One server, or one with replicas: behind one name, or watched by Sentinels. Not a cluster.
 /// - Open to the node: it runs scripts on the keys, and subscribes to and publishes on the channels, that begin with
 ///   [`prefix`](Self::prefix). Who may not publish there is told for ever that the server is away.
 /// - With `maxmemory-policy noeviction`: a topic that is evicted is one that begins anew, which is a reset.
@@ -117,7 +117,7 @@ struct Lease {
 impl Redis {
     /// A server at a URL like `redis://user:password@host:6379/0`, or the one that Sentinels name as the master of a
     /// service: `redis+sentinel://user:password@host:26379,host:26379/service/0`, where user and password are for the
-    /// master. They are asked whenever a connection is opened; what most of them say counts. It is not connected to before
+    /// master. With `rediss` it is all over TLS. Sentinels are asked whenever a connection is opened; what most of them say counts. It is not connected to before
     /// there is a [`node`](Self::node).
     ///
     /// # Errors
@@ -139,6 +139,14 @@ impl Redis {
     /// It is no such URL.
     pub fn hear(self, url: &str) -> Result<Self, InvalidRedisUrl> {
         Ok(Self { heard: Place::new(url)?, ..self })
+    }
+
+    /// Trusts the authorities of these certificates (PEM), and no others, over TLS: set after [`hear`](Self::hear). By
+    /// default those that the system trusts, or the file that the variable `SSL_CERT_FILE` names.
+    #[must_use]
+    pub fn root_certificates(self, pem: impl Into<Vec<u8>>) -> Self {
+        let roots = pem.into();
+        Self { heard: self.heard.trusting(roots.clone()), server: self.server.trusting(roots), ..self }
     }
 
     /// Sets what all keys and channels begin with; all nodes of a hub need the same. By default `wireline:`.

@@ -28,6 +28,8 @@ pub(crate) enum Keeps {
 pub(crate) struct RedisServer {
     port: u16,
     keeps: Keeps,
+    /// The port that speaks TLS, and the certificate for it.
+    tls: Option<(u16, String)>,
     directory: TemporaryDirectory,
     process: Mutex<Option<Process>>,
 }
@@ -35,10 +37,20 @@ pub(crate) struct RedisServer {
 impl RedisServer {
     /// Starts a server; it is there when this returns.
     pub(crate) fn start(keeps: Keeps) -> Self {
+        Self::start_with(keeps, false)
+    }
+
+    /// The same, with a port that speaks TLS under a certificate of its own.
+    pub(crate) fn start_encrypted() -> Self {
+        Self::start_with(Keeps::Nothing, true)
+    }
+
+    fn start_with(keeps: Keeps, is_encrypted: bool) -> Self {
         // Somebody else may take the port first.
         for _ in 0..5 {
             let directory = TemporaryDirectory::new("redis");
-            let server = Self { port: free_port(), keeps, directory, process: Mutex::default() };
+            let tls = is_encrypted.then(|| (free_port(), certify(&directory)));
+            let server = Self { port: free_port(), keeps, tls, directory, process: Mutex::default() };
             if server.try_start() {
                 return server;
             }
@@ -52,6 +64,12 @@ impl RedisServer {
 
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Where it speaks TLS, and its certificate.
+    pub(crate) fn encrypted(&self) -> (String, String) {
+        let (port, certificate) = self.tls.as_ref().expect("it speaks TLS");
+        (format!("rediss://127.0.0.1:{port}/"), certificate.clone())
     }
 
     /// As by `kill -9`.
@@ -122,7 +140,23 @@ impl RedisServer {
             ["--appendfsync", "always"],
             ["--repl-diskless-sync-delay", "0"],
         ];
-        let mut process = Process::start(&program(), "the package redis-server", arguments.as_flattened());
+        let mut arguments = arguments.as_flattened().to_vec();
+        let (tls_port, certificate, key);
+        if let Some((port, _)) = &self.tls {
+            tls_port = port.to_string();
+            certificate = format!("{directory}/certificate.pem");
+            key = format!("{directory}/key.pem");
+            arguments.extend([
+                "--tls-port",
+                &tls_port,
+                "--tls-cert-file",
+                &certificate,
+                "--tls-key-file",
+                &key,
+            ]);
+            arguments.extend(["--tls-ca-cert-file", &certificate, "--tls-auth-clients", "no"]);
+        }
+        let mut process = Process::start(&program(), "the package redis-server", &arguments);
         let until = Instant::now() + START;
         while Instant::now() < until && !process.has_ended() {
             if self.try_command(&["PING"]).is_some_and(|answer| answer == "+PONG") {
@@ -133,6 +167,16 @@ impl RedisServer {
         }
         false
     }
+}
+
+/// Puts a certificate for this machine and its key into a directory.
+fn certify(directory: &TemporaryDirectory) -> String {
+    let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    let certificate = certified.cert.pem();
+    std::fs::write(directory.path().join("certificate.pem"), &certificate).expect("a file");
+    let key = certified.signing_key.serialize_pem();
+    std::fs::write(directory.path().join("key.pem"), key).expect("a file");
+    certificate
 }
 
 fn program() -> String {

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError,
+    TlsCertificates,
+};
 use tokio::{task::JoinSet, time::timeout};
 
 use super::InvalidRedisUrl;
@@ -13,53 +16,89 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// The port of a Sentinel whose URL has none.
 const SENTINEL_PORT: u16 = 26379;
 
-/// Where to connect to.
+/// Where to connect to, and whom to trust there.
 #[derive(Debug, Clone)]
-pub(super) enum Place {
-    Server(Client),
+pub(super) struct Place {
+    kind: Kind,
+    /// Certificates of authorities in PEM, in the place of the system's.
+    roots: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Server(Box<ConnectionInfo>),
     /// The master of a service, as these say.
     Service {
-        sentinels: Vec<Client>,
+        sentinels: Vec<ConnectionInfo>,
         name: String,
-        /// Who connects to the master, and to which database. Its address means nothing.
+        /// Who connects to the master, and to which database. Of its address it is only true whether it is encrypted.
         login: Box<ConnectionInfo>,
     },
 }
 
 impl Place {
     /// Of a URL: `redis://user:password@host:port/database`, or
-    /// `redis+sentinel://user:password@host:port,host:port/service/database`.
+    /// `redis+sentinel://user:password@host:port,host:port/service/database`, or the same with `rediss` for TLS.
     pub(super) fn new(url: &str) -> Result<Self, InvalidRedisUrl> {
-        match url.strip_prefix("redis+sentinel://") {
-            Some(rest) => service(rest),
-            None => Ok(Self::Server(open(url)?)),
-        }
+        let kind = match url.split_once("+sentinel://") {
+            Some((scheme @ ("redis" | "rediss"), rest)) => service(scheme, rest)?,
+            _ => Kind::Server(Box::new(open(url)?)),
+        };
+        Ok(Self { kind, roots: None })
+    }
+
+    /// Trusts these authorities, and no others.
+    pub(super) fn trusting(self, roots: Vec<u8>) -> Self {
+        Self { roots: Some(roots), ..self }
     }
 
     pub(super) fn database(&self) -> i64 {
-        match self {
-            Self::Server(client) => client.get_connection_info().redis_settings().db(),
-            Self::Service { login, .. } => login.redis_settings().db(),
-        }
+        let (Kind::Server(login) | Kind::Service { login, .. }) = &self.kind;
+        login.redis_settings().db()
     }
 
     /// The server as it is now.
     pub(super) async fn find(&self) -> Result<Client, RedisError> {
-        match self {
-            Self::Server(client) => Ok(client.clone()),
-            Self::Service { sentinels, name, login } => {
-                let address = master(sentinels, name).await?;
-                Client::open(ConnectionInfo::clone(login).set_addr(address))
+        match &self.kind {
+            Kind::Server(server) => self.client(ConnectionInfo::clone(server)),
+            Kind::Service { sentinels, name, login } => {
+                let sentinels: Result<_, _> =
+                    sentinels.iter().map(|sentinel| self.client(sentinel.clone())).collect();
+                let (host, port) = master(sentinels?, name).await?;
+                let address = match login.addr().clone() {
+                    ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                        ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+                    }
+                    _ => ConnectionAddr::Tcp(host, port),
+                };
+                self.client(ConnectionInfo::clone(login).set_addr(address))
             }
+        }
+    }
+
+    fn client(&self, server: ConnectionInfo) -> Result<Client, RedisError> {
+        if !matches!(server.addr(), ConnectionAddr::TcpTls { .. }) {
+            return Client::open(server);
+        }
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // The client has no other way to say with what. Somebody else may have been first.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        match &self.roots {
+            Some(roots) => {
+                let certificates = TlsCertificates { client_tls: None, root_cert: Some(roots.clone()) };
+                Client::build_with_tls(server, certificates)
+            }
+            None => Client::open(server),
         }
     }
 }
 
-fn open(url: &str) -> Result<Client, InvalidRedisUrl> {
-    Client::open(url).map_err(|error| InvalidRedisUrl(error.to_string()))
+fn open(url: &str) -> Result<ConnectionInfo, InvalidRedisUrl> {
+    url.into_connection_info().map_err(|error| InvalidRedisUrl(error.to_string()))
 }
 
-fn service(rest: &str) -> Result<Place, InvalidRedisUrl> {
+fn service(scheme: &str, rest: &str) -> Result<Kind, InvalidRedisUrl> {
     let wanted = || InvalidRedisUrl("redis+sentinel://host:port,host:port/service is wanted".to_owned());
     let (authority, path) = rest.split_once('/').ok_or_else(wanted)?;
     let (name, database) = path.split_once('/').unwrap_or((path, "0"));
@@ -73,25 +112,24 @@ fn service(rest: &str) -> Result<Place, InvalidRedisUrl> {
     let sentinel = |host: &str| {
         // A port is behind the last colon, unless that is within an address of IPv6.
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        if has_port {
-            open(&format!("redis://{host}"))
+        open(&if has_port {
+            format!("{scheme}://{host}")
         } else {
-            open(&format!("redis://{host}:{SENTINEL_PORT}"))
-        }
+            format!("{scheme}://{host}:{SENTINEL_PORT}")
+        })
     };
-    let login = open(&format!("redis://{login}localhost/{database}"))?;
-    Ok(Place::Service {
+    Ok(Kind::Service {
         sentinels: hosts.split(',').map(sentinel).collect::<Result<_, _>>()?,
         name: name.to_owned(),
-        login: Box::new(login.get_connection_info().clone()),
+        login: Box::new(open(&format!("{scheme}://{login}localhost/{database}"))?),
     })
 }
 
 /// What most of those say that answer in time: one that was cut off may still name the master before.
-async fn master(sentinels: &[Client], name: &str) -> Result<ConnectionAddr, RedisError> {
+async fn master(sentinels: Vec<Client>, name: &str) -> Result<(String, u16), RedisError> {
     let mut asking = JoinSet::new();
     for sentinel in sentinels {
-        asking.spawn(ask(sentinel.clone(), name.to_owned()));
+        asking.spawn(ask(sentinel, name.to_owned()));
     }
     let mut votes: HashMap<(String, u16), usize> = HashMap::new();
     let mut failure = RedisError::from((ErrorKind::Io, "no Sentinel answers in time"));
@@ -106,7 +144,7 @@ async fn master(sentinels: &[Client], name: &str) -> Result<ConnectionAddr, Redi
     })
     .await;
     let most = votes.into_iter().max_by_key(|(_, votes)| *votes);
-    most.map(|((host, port), _)| ConnectionAddr::Tcp(host, port)).ok_or(failure)
+    most.map(|(address, _)| address).ok_or(failure)
 }
 
 async fn ask(sentinel: Client, name: String) -> Result<(String, u16), RedisError> {
@@ -129,17 +167,17 @@ mod tests {
         let url = "redis+sentinel://ann:s%40crit@one,10.0.0.2:7000,[::1]:7001/cache/3";
         let place = Place::new(url).expect("it is a URL");
         assert_eq!(place.database(), 3);
-        let Place::Service { sentinels, name, login } = place else { panic!("it names Sentinels") };
-        let addresses: Vec<_> =
-            sentinels.iter().map(|sentinel| sentinel.get_connection_info().addr().to_string()).collect();
+        let Kind::Service { sentinels, name, login } = place.kind else { panic!("it names Sentinels") };
+        let addresses: Vec<_> = sentinels.iter().map(|sentinel| sentinel.addr().to_string()).collect();
         assert_eq!(addresses, ["one:26379", "10.0.0.2:7000", "::1:7001"]);
         assert_eq!(name, "cache");
         assert_eq!(login.redis_settings().username(), Some("ann"));
         assert_eq!(login.redis_settings().password(), Some("s@crit"));
-        let Place::Service { login, .. } = Place::new("redis+sentinel://one/cache").expect("it is a URL")
-        else {
-            panic!("it names Sentinels")
-        };
+        let place = Place::new("rediss+sentinel://one/cache").expect("it is a URL");
+        let Kind::Service { sentinels, login, .. } = place.kind else { panic!("it names Sentinels") };
+        for place in [&sentinels[0], &*login] {
+            assert!(matches!(place.addr(), ConnectionAddr::TcpTls { .. }), "{:?}", place.addr());
+        }
         assert_eq!((login.redis_settings().db(), login.redis_settings().password()), (0, None));
     }
 
