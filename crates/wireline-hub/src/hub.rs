@@ -45,7 +45,8 @@ const PUBLISH_ATTEMPTS: (u32, Duration) = (5, Duration::from_millis(50));
 pub struct TopicRules {
     /// What is kept of it.
     pub history: History,
-    /// Whether its subscribers are told who else is there. Off by default.
+    /// Whether its subscribers are told who else is there. Off by default. That somebody came or went is a publication, and
+    /// counts among those that are kept.
     pub presence: bool,
 }
 

@@ -277,10 +277,14 @@ async fn keep_interests(
                 }
                 (topic, is_wanted)
             }
-            Some(Ok(topic)) = asking.join_next() => match under_way.remove(&topic) {
-                Some(Some(is_wanted)) => (topic, is_wanted),
-                _ => continue,
-            },
+            Some(asked) = asking.join_next() => {
+                // A backplane that panicked has answered nothing: the topic is read, when it is silent.
+                let Ok(topic) = asked else { continue };
+                match under_way.remove(&topic) {
+                    Some(Some(is_wanted)) => (topic, is_wanted),
+                    _ => continue,
+                }
+            }
         };
         under_way.insert(topic.clone(), None);
         let (backplane, outcomes) = (Arc::clone(&backplane), outcomes.clone());
