@@ -75,11 +75,16 @@ async fn say(ws: &mut WebSocket, command: &Value) {
     soon(ws.send(command.to_string())).await.expect("it is open");
 }
 
-/// The next thing said that is no news of presence, as its header and its payload.
+/// The next thing said, as its header and its payload, but for where what is broadcast begins: that comes at any time.
 async fn hear(ws: &mut WebSocket) -> (Value, String) {
-    let message = soon(ws.recv()).await.expect("no loss").expect("it is open").to_string();
-    let (header, payload) = message.split_once('\n').unwrap_or((&message, ""));
-    (serde_json::from_str(header).expect("it is JSON"), payload.to_owned())
+    loop {
+        let message = soon(ws.recv()).await.expect("no loss").expect("it is open").to_string();
+        let (header, payload) = message.split_once('\n').unwrap_or((&message, ""));
+        let header: Value = serde_json::from_str(header).expect("it is JSON");
+        if header["ev"] != "sub" {
+            return (header, payload.to_owned());
+        }
+    }
 }
 
 async fn subscribe(ws: &mut WebSocket, topic: &str) -> Value {
