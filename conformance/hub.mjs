@@ -71,7 +71,8 @@ await group("two pages, two nodes", async () => {
 });
 
 await group("client in Node", async () => {
-  const server = await serve("hub/node.log", "--hub");
+  // All is kept: who is away for longer than the other must not need a reset.
+  const server = await serve("hub/node.log", "--hub", "--history", "1000");
   const way = await switchableWay(server.port);
   const url = `ws://127.0.0.1:${way.port}/hub`;
   const heard = [];
@@ -97,6 +98,8 @@ await group("client in Node", async () => {
   checkEqual("client in Node: resets", resets, 0);
   const refused = await listener.publish("news", "not mine").catch((error) => error);
   checkEqual("client in Node: a refusal", [refused.code, refused.temporary], ["forbidden", false]);
+  // Who has just come back is told of soon.
+  await waitFor(async () => (await listener.presence("chat:1")).length === 1, 5);
   checkEqual("client in Node: who is here", await listener.presence("chat:1"), ["listener"]);
   listener.close();
   speaker.close();
