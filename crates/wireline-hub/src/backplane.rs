@@ -7,17 +7,15 @@ mod nats;
 mod redis;
 
 use std::{
+    collections::VecDeque,
     fmt,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 
 pub use self::memory::{Memory, MemoryNode};
 #[cfg(feature = "nats")]
@@ -206,32 +204,67 @@ const EVENT_BYTES: usize = 16 << 20;
 
 /// Where a backplane's node hears of its topics. The queue is bounded: what finds no room is dropped, which the
 /// node is told ([`Event::SuspectAll`]), so that it reads what it lacks.
-#[derive(Debug, Clone)]
-pub struct Events {
-    sender: mpsc::Sender<Event>,
-    waiting: Arc<Waiting>,
-}
+#[derive(Debug)]
+pub struct Events(Arc<Queue>);
 
 /// The node's end of [`Events`].
 #[derive(Debug)]
-pub struct EventReceiver {
-    receiver: mpsc::Receiver<Event>,
-    waiting: Arc<Waiting>,
+pub struct EventReceiver(Arc<Queue>);
+
+#[derive(Debug)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// There is something to take, or nobody is left who could tell anything.
+    changed: Notify,
 }
 
-/// What both ends know of the queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiting {
-    /// Bytes of payload in it, counted before they are put there.
-    bytes: AtomicUsize,
-    has_dropped: AtomicBool,
+    events: VecDeque<Event>,
+    /// What `events` holds at most.
+    capacity: usize,
+    /// Bytes of payload in it.
+    bytes: usize,
+    has_dropped: bool,
     /// The last word of whether the engine is there, if that was dropped.
-    dropped_state: Mutex<Option<Event>>,
+    dropped_state: Option<Event>,
+    /// How many [`Events`] there are.
+    senders: usize,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Waiting {
-    fn dropped_state(&self) -> MutexGuard<'_, Option<Event>> {
-        self.dropped_state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn push(&mut self, event: Event) {
+        let len = event.len();
+        let is_state = matches!(event, Event::Up | Event::Down);
+        let has_bytes = self.bytes == 0 || len == 0 || self.bytes + len <= EVENT_BYTES;
+        if has_bytes && self.events.len() < self.capacity {
+            self.bytes += len;
+            self.events.push_back(event);
+            if is_state {
+                self.dropped_state = None;
+            }
+        } else {
+            self.has_dropped = true;
+            if is_state {
+                self.dropped_state = Some(event);
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        if let Some(event) = self.events.pop_front() {
+            self.bytes -= event.len();
+            return Some(event);
+        }
+        // An engine that is there again may have lost anything, and one that is away will be there again.
+        let is_told = std::mem::take(&mut self.has_dropped);
+        is_told.then(|| self.dropped_state.take().unwrap_or(Event::SuspectAll))
     }
 }
 
@@ -239,25 +272,36 @@ impl Events {
     /// A queue of at most `capacity` events, and of 16 MiB of payloads.
     #[must_use]
     pub fn channel(capacity: usize) -> (Self, EventReceiver) {
-        let (sender, receiver) = mpsc::channel(capacity);
-        let waiting = Arc::<Waiting>::default();
-        (Self { sender, waiting: Arc::clone(&waiting) }, EventReceiver { receiver, waiting })
+        let waiting = Waiting {
+            events: VecDeque::new(),
+            capacity,
+            bytes: 0,
+            has_dropped: false,
+            dropped_state: None,
+            senders: 1,
+        };
+        let queue = Arc::new(Queue { waiting: Mutex::new(waiting), changed: Notify::new() });
+        (Self(Arc::clone(&queue)), EventReceiver(queue))
     }
 
     /// Tells the node. It never waits.
     pub fn tell(&self, event: Event) {
-        let state = matches!(event, Event::Up | Event::Down).then(|| event.clone());
-        let len = event.len();
-        let before = self.waiting.bytes.fetch_add(len, Ordering::SeqCst);
-        let has_room = before == 0 || len == 0 || before + len <= EVENT_BYTES;
-        let is_dropped = !has_room || self.sender.try_send(event).is_err();
-        if state.is_some() {
-            *self.waiting.dropped_state() = state.filter(|_| is_dropped);
-        }
-        if is_dropped {
-            self.waiting.bytes.fetch_sub(len, Ordering::SeqCst);
-            self.waiting.has_dropped.store(true, Ordering::SeqCst);
-        }
+        self.0.lock().push(event);
+        self.0.changed.notify_one();
+    }
+}
+
+impl Clone for Events {
+    fn clone(&self) -> Self {
+        self.0.lock().senders += 1;
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.0.lock().senders -= 1;
+        self.0.changed.notify_one();
     }
 }
 
@@ -267,21 +311,18 @@ impl EventReceiver {
     /// # Cancel safety
     /// Dropped early, no event is lost.
     pub async fn recv(&mut self) -> Option<Event> {
-        if let Ok(event) = self.receiver.try_recv() {
-            return Some(self.taken(event));
+        loop {
+            {
+                let mut waiting = self.0.lock();
+                if let Some(event) = waiting.pop() {
+                    return Some(event);
+                }
+                if waiting.senders == 0 {
+                    return None;
+                }
+            }
+            self.0.changed.notified().await;
         }
-        // Empty: what was dropped was dropped before now.
-        if self.waiting.has_dropped.swap(false, Ordering::SeqCst) {
-            // An engine that is there again may have lost anything, and one that is away will be there again.
-            return Some(self.waiting.dropped_state().take().unwrap_or(Event::SuspectAll));
-        }
-        let event = self.receiver.recv().await?;
-        Some(self.taken(event))
-    }
-
-    fn taken(&self, event: Event) -> Event {
-        self.waiting.bytes.fetch_sub(event.len(), Ordering::SeqCst);
-        event
     }
 }
 
@@ -332,6 +373,35 @@ mod tests {
         // However large, one has room.
         events.tell(published(EVENT_BYTES + 1));
         assert!(matches!(receiver.recv().await, Some(Event::Published(_))));
-        assert_eq!(receiver.waiting.bytes.load(Ordering::SeqCst), 0);
+        assert_eq!(receiver.0.lock().bytes, 0);
+    }
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_comes_while_something_is_dropped_hears_the_last_word_last() {
+        const ROUNDS: u64 = 20_000;
+        let (events, mut receiver) = Events::channel(1);
+        let (done, mut is_done) = tokio::sync::mpsc::unbounded_channel();
+        let telling = tokio::spawn(async move {
+            for _ in 0..ROUNDS {
+                events.tell(Event::Suspect(Vec::new()));
+                events.tell(Event::Down);
+                events.tell(Event::Up);
+                is_done.recv().await.expect("the receiver is there");
+            }
+        });
+        let mut next = async || {
+            let event = tokio::time::timeout(Duration::from_secs(10), receiver.recv());
+            event.await.expect("what was dropped is told, whatever comes behind").expect("not the end")
+        };
+        for _ in 0..ROUNDS {
+            let mut first = next().await;
+            while first == Event::SuspectAll {
+                first = next().await;
+            }
+            assert_eq!(first, Event::Suspect(Vec::new()), "a word of before comes late");
+            while next().await != Event::Up {}
+            done.send(()).expect("they are told");
+        }
+        telling.await.expect("it does not panic");
+        assert!(matches!(receiver.recv().await, None | Some(Event::SuspectAll)));
     }
 }
