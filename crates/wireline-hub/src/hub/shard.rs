@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinSet,
+    task::{self, JoinSet},
     time::Instant,
 };
 
@@ -257,14 +257,16 @@ impl Shard {
 }
 
 /// Asks the engine for topics and gives them up: many at once, and those of one topic one after the other, so that it
-/// ends as the node means it.
+/// ends as the node means it. A backplane that panics does not deliver the topic, and is asked again.
 async fn keep_interests(
     backplane: Arc<dyn Backplane>,
     mut interests: mpsc::UnboundedReceiver<Interest>,
     outcomes: mpsc::UnboundedSender<Outcome>,
 ) {
     let mut asking = JoinSet::new();
-    // Topics that the engine is being asked for or rid of, each with what is wanted next.
+    // What the engine is being asked, and by which task.
+    let mut asked: HashMap<task::Id, Interest> = HashMap::new();
+    // The same topics, each with what is wanted next.
     let mut under_way: HashMap<Topic, Option<bool>> = HashMap::new();
     loop {
         let (topic, is_wanted) = tokio::select! {
@@ -277,9 +279,12 @@ async fn keep_interests(
                 }
                 (topic, is_wanted)
             }
-            Some(asked) = asking.join_next() => {
-                // A backplane that panicked has answered nothing: the topic is read, when it is silent.
-                let Ok(topic) = asked else { continue };
+            Some(ended) = asking.join_next_with_id() => {
+                let (id, is_done) = ended.map_or_else(|panic| (panic.id(), false), |done| done);
+                let Some(Interest { topic, is_wanted }) = asked.remove(&id) else { continue };
+                if is_wanted {
+                    let _ = outcomes.send(Outcome::Subscribed(topic.clone(), is_done));
+                }
                 match under_way.remove(&topic) {
                     Some(Some(is_wanted)) => (topic, is_wanted),
                     _ => continue,
@@ -287,18 +292,97 @@ async fn keep_interests(
             }
         };
         under_way.insert(topic.clone(), None);
-        let (backplane, outcomes) = (Arc::clone(&backplane), outcomes.clone());
-        asking.spawn(async move {
-            if is_wanted {
-                let result = backplane.subscribe(&topic).await;
-                if let Err(error) = &result {
-                    tracing::debug!(%topic, %error, "a topic is not delivered yet");
-                }
-                let _ = outcomes.send(Outcome::Subscribed(topic.clone(), result.is_ok()));
-            } else if let Err(error) = backplane.unsubscribe(&topic).await {
-                tracing::debug!(%topic, %error, "a topic that nobody hears is still delivered");
+        let (backplane, about) = (Arc::clone(&backplane), topic.clone());
+        let task = asking.spawn(async move {
+            let (result, meaning) = if is_wanted {
+                (backplane.subscribe(&about).await, "a topic is not delivered yet")
+            } else {
+                (backplane.unsubscribe(&about).await, "a topic that nobody hears is still delivered")
+            };
+            if let Err(error) = &result {
+                tracing::debug!(topic = %about, %error, "{meaning}");
             }
-            topic
+            result.is_ok()
         });
+        asked.insert(task.id(), Interest { topic, is_wanted });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::atomic::AtomicUsize, time::Duration};
+
+    use super::*;
+    use crate::{
+        Events, History, Memory, Outgoing, Position, PresenceRow,
+        backplane::{BackplaneFuture, MemoryNode},
+    };
+
+    /// A backplane that panics when it is asked for a topic, so many times.
+    struct Panics {
+        left: AtomicUsize,
+        memory: MemoryNode,
+    }
+
+    impl Backplane for Panics {
+        fn publish<'b>(
+            &'b self,
+            topic: &'b Topic,
+            outgoing: Outgoing,
+            history: History,
+        ) -> BackplaneFuture<'b, Position> {
+            self.memory.publish(topic, outgoing, history)
+        }
+
+        fn subscribe<'b>(&'b self, topic: &'b Topic) -> BackplaneFuture<'b, ()> {
+            let panics =
+                self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            assert!(panics.is_err(), "as it is meant to");
+            self.memory.subscribe(topic)
+        }
+
+        fn unsubscribe<'b>(&'b self, topic: &'b Topic) -> BackplaneFuture<'b, ()> {
+            self.memory.unsubscribe(topic)
+        }
+
+        fn read<'b>(
+            &'b self,
+            topic: &'b Topic,
+            after: Option<Position>,
+            max: usize,
+        ) -> BackplaneFuture<'b, Page> {
+            self.memory.read(topic, after, max)
+        }
+
+        fn lease<'b>(&'b self, rows: &'b [PresenceRow], ttl: Duration) -> BackplaneFuture<'b, bool> {
+            self.memory.lease(rows, ttl)
+        }
+
+        fn presence<'b>(&'b self, topic: &'b Topic) -> BackplaneFuture<'b, Vec<NodeRow>> {
+            self.memory.presence(topic)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_backplane_that_panics_for_hundreds_of_topics_is_asked_for_them_again() {
+        const TOPICS: usize = 2 * MAX_INTERESTS;
+        let (events, _receiver) = Events::channel(1);
+        let panics = Panics { left: AtomicUsize::new(TOPICS), memory: Memory::new().node(events) };
+        let (interests, interested) = mpsc::unbounded_channel();
+        let (outcomes, mut done) = mpsc::unbounded_channel();
+        tokio::spawn(keep_interests(Arc::new(panics), interested, outcomes));
+        for is_delivered in [false, true] {
+            for number in 0..TOPICS {
+                let topic = Topic::new(format!("t{number}")).expect("it is a name");
+                interests.send(Interest { topic, is_wanted: true }).expect("it is kept");
+            }
+            for _ in 0..TOPICS {
+                let told = tokio::time::timeout(Duration::from_secs(10), done.recv()).await;
+                let Ok(Some(Outcome::Subscribed(_, told))) = told else {
+                    panic!("a topic was not told of");
+                };
+                assert_eq!(told, is_delivered);
+            }
+        }
     }
 }
