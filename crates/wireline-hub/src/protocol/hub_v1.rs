@@ -15,6 +15,12 @@ pub(crate) const NAME: &str = "hub.v1";
 /// Bytes of a header line. A topic's name may be escaped, and a token has a few KiB.
 const MAX_HEADER_LEN: usize = 16 << 10;
 
+/// The number of what the hub itself subscribes a connection to, and of no request.
+pub(crate) const HUBS_OWN: u64 = 0;
+
+/// Why a request has not that number.
+const NOT_THE_HUBS: &str = "a request's number is 1 or more";
+
 /// In what time, in milliseconds, clients that are told to go are to come back: they go one by one as it is.
 const LEAVING_RETRY_MS: [u64; 2] = [0, 1000];
 
@@ -116,7 +122,8 @@ pub(crate) fn decode(message: Message) -> Result<(u64, Command), Malformed> {
             Err(_) => Malformed::Json(why),
         }
     })?;
-    let command = command(operation, message, end + 1);
+    let command =
+        if id == HUBS_OWN { Err(NOT_THE_HUBS.into()) } else { command(operation, message, end + 1) };
     command.map(|command| (id, command)).map_err(|why| Malformed::Request { id, why })
 }
 
@@ -194,8 +201,7 @@ fn presence(event: &'static str, topic: &str, member: &Member, position: &str) -
 
 pub(super) fn notice(notice: &Notice) -> Message {
     let line = match notice {
-        // What the hub itself has subscribed a connection to.
-        Notice::Subscribed { request: 0, topic, position, recovered } => {
+        Notice::Subscribed { request: HUBS_OWN, topic, position, recovered } => {
             line(&SubscribedEvent { ev: "sub", t: topic, pos: &position.to_string(), recovered: *recovered })
         }
         Notice::Subscribed { request, position, recovered, .. } => {
@@ -427,6 +433,8 @@ mod tests {
         ] {
             assert!(matches!(decode(line.into()), Err(Malformed::Request { id: 1, .. })), "{line}");
         }
+        let hubs_own = decode(r#"{"op":"sub","id":0,"t":"t"}"#.into());
+        assert_eq!(hubs_own, Err(Malformed::Request { id: 0, why: NOT_THE_HUBS.into() }));
         assert_eq!(decode(" ".repeat(MAX_HEADER_LEN + 1).into()), Err(Malformed::Header));
     }
 

@@ -29,7 +29,7 @@ pub(in crate::hub) async fn serve(hub: Arc<Inner>, request: Request) -> Result<(
     let ws = request.accept().protocol(hub_v1::NAME).await?;
     let Some((mut session, broadcasts)) = authenticate(hub, connect, ws).await? else { return Ok(()) };
     let start = broadcasts.map_or(Start::Now, Start::After);
-    session.subscribe(0, Topic::everyone(), start).await;
+    session.subscribe(hub_v1::HUBS_OWN, Topic::everyone(), start).await;
     session.converse().await
 }
 
