@@ -607,7 +607,8 @@ async fn over_tls_it_is_the_same_and_who_is_not_trusted_is_not_spoken_to() {
     let server = RedisServer::start_encrypted();
     let (url, certificate) = server.encrypted();
     let (events, mut told) = Events::channel(100);
-    let node = redis(&url).root_certificates(certificate).node(events);
+    let both = redis(&url).root_certificates(certificate).hear(&url).expect("it is a URL");
+    let node = both.node(events);
     let tea = topic("tea");
     node.subscribe(&tea).await.expect("it is trusted");
     let position = node.publish(&tea, outgoing("hot"), History::default()).await.expect("it is trusted");

@@ -17,6 +17,9 @@ use wireline_hub::{BackplaneError, Hub, HubStats, PublicationId, PublishError, T
 
 use crate::page;
 
+/// How long a count of the hub is told again: whoever asks, it is not walked more often.
+const COUNT_LIFETIME: Duration = Duration::from_millis(250);
+
 /// Answers requests that ask for no WebSocket.
 pub(super) struct Desk {
     hub: Hub,
@@ -28,9 +31,6 @@ pub(super) struct Desk {
     /// When the hub was last counted, and what came of it.
     counted: Mutex<Option<(Instant, HubStats)>>,
 }
-
-/// How long a count of the hub is told again: whoever asks, it is not walked more often.
-const COUNT_LIFETIME: Duration = Duration::from_millis(250);
 
 impl Desk {
     pub(super) fn new(hub: Hub, key: Option<String>, is_local: bool, is_leaving: Arc<AtomicBool>) -> Self {

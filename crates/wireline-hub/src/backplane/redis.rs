@@ -117,8 +117,8 @@ struct Lease {
 impl Redis {
     /// A server at a URL like `redis://user:password@host:6379/0`, or the one that Sentinels name as the master of a
     /// service: `redis+sentinel://user:password@host:26379,host:26379/service/0`, where user and password are for the
-    /// master. With `rediss` it is all over TLS. Sentinels are asked whenever a connection is opened; what most of them say counts. It is not connected to before
-    /// there is a [`node`](Self::node).
+    /// master. With `rediss` it is all over TLS. Sentinels are asked whenever a connection is opened; what most of them
+    /// say counts. It is not connected to before there is a [`node`](Self::node).
     ///
     /// # Errors
     /// It is no such URL.
@@ -138,11 +138,11 @@ impl Redis {
     /// # Errors
     /// It is no such URL.
     pub fn hear(self, url: &str) -> Result<Self, InvalidRedisUrl> {
-        Ok(Self { heard: Place::new(url)?, ..self })
+        Ok(Self { heard: Place::new(url)?.trusting_as(&self.server), ..self })
     }
 
-    /// Trusts the authorities of these certificates (PEM), and no others, over TLS: set after [`hear`](Self::hear). By
-    /// default those that the system trusts, or the file that the variable `SSL_CERT_FILE` names.
+    /// Trusts the authorities of these certificates (PEM), and no others, over TLS. By default those that the system
+    /// trusts, or the file that the variable `SSL_CERT_FILE` names.
     #[must_use]
     pub fn root_certificates(self, pem: impl Into<Vec<u8>>) -> Self {
         let roots = pem.into();

@@ -280,7 +280,7 @@ async fn keep_interests(
                 (topic, is_wanted)
             }
             Some(ended) = asking.join_next_with_id() => {
-                let (id, is_done) = ended.map_or_else(|panic| (panic.id(), false), |done| done);
+                let (id, is_done) = ended.unwrap_or_else(|panic| (panic.id(), false));
                 let Some(Interest { topic, is_wanted }) = asked.remove(&id) else { continue };
                 if is_wanted {
                     let _ = outcomes.send(Outcome::Subscribed(topic.clone(), is_done));

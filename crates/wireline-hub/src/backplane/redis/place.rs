@@ -1,4 +1,4 @@
-//! Where the server is: at an address, or where Sentinels say.
+//! Where the server is, at an address or where Sentinels say, and whom to trust there.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -50,6 +50,11 @@ impl Place {
     /// Trusts these authorities, and no others.
     pub(super) fn trusting(self, roots: Vec<u8>) -> Self {
         Self { roots: Some(roots), ..self }
+    }
+
+    /// Trusts whom `other` trusts.
+    pub(super) fn trusting_as(self, other: &Self) -> Self {
+        Self { roots: other.roots.clone(), ..self }
     }
 
     pub(super) fn database(&self) -> i64 {
@@ -183,9 +188,13 @@ mod tests {
 
     #[test]
     fn what_names_no_sentinel_or_no_service_is_no_url() {
-        for url in
-            ["redis+sentinel://", "redis+sentinel://one", "redis+sentinel:///cache", "redis+sentinel://one/"]
-        {
+        for url in [
+            "redis+sentinel://",
+            "redis+sentinel://one",
+            "redis+sentinel:///cache",
+            "redis+sentinel://one/",
+            "http+sentinel://one/cache",
+        ] {
             assert!(Place::new(url).is_err(), "{url}");
         }
     }
