@@ -137,11 +137,17 @@ async fn narrow(hub: &Hub) -> WebSocket {
     ws
 }
 
+/// The next thing said, but for where what is broadcast begins: that comes at any time.
 async fn hear(ws: &mut WebSocket) -> (Value, String) {
-    let message = timeout(PATIENCE, ws.recv()).await.expect("it is told in time");
-    let message = message.expect("it is open").expect("it is open").to_string();
-    let (header, payload) = message.split_once('\n').unwrap_or((&message, ""));
-    (serde_json::from_str(header).expect("it is JSON"), payload.trim_start_matches('0').to_owned())
+    loop {
+        let message = timeout(PATIENCE, ws.recv()).await.expect("it is told in time");
+        let message = message.expect("it is open").expect("it is open").to_string();
+        let (header, payload) = message.split_once('\n').unwrap_or((&message, ""));
+        let header: Value = serde_json::from_str(header).expect("it is JSON");
+        if header["ev"] != "sub" {
+            return (header, payload.trim_start_matches('0').to_owned());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
