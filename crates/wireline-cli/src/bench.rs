@@ -34,7 +34,7 @@ use std::{
 use self::{
     load::{Load, Work},
     payload::Payload,
-    process::Process,
+    process::Processes,
     receivers::Publication,
     report::{Reading, Report, Unit},
     target::Target,
@@ -94,9 +94,9 @@ struct Plan {
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     warmup: Duration,
 
-    /// The server's process on this machine: reports its CPU time and memory
+    /// The server's process on this machine: reports its CPU time and memory; given again, those of all
     #[arg(long)]
-    pid: Option<u32>,
+    pid: Vec<u32>,
 
     /// Print one JSON object
     #[arg(long)]
@@ -160,9 +160,9 @@ fn measure(target: Target, plan: &Plan) -> Result<bool, Box<dyn Error>> {
     if plan.kind.json_deflate && plan.size > MAX_JSON_SIZE {
         return Err(format!("--json-deflate: at most {MAX_JSON_SIZE} bytes a message").into());
     }
-    let server = plan.pid.map(Process::new).transpose()?;
+    let server = if plan.pid.is_empty() { None } else { Some(Processes::new(&plan.pid)?) };
     let address = target.resolve()?;
-    let resident_before = server.and_then(|server| server.resident().ok());
+    let resident_before = server.as_ref().and_then(|server| server.resident().ok());
     let connections = usize::try_from(plan.connections).unwrap_or(usize::MAX);
     let mut report = plan.report();
     if target.trust().is_some() {
@@ -170,8 +170,8 @@ fn measure(target: Target, plan: &Plan) -> Result<bool, Box<dyn Error>> {
     }
     let mut load = Load::new(target, address, plan.work(), plan.payload())?;
     load.open(connections)?;
-    let did_work = work(plan, &mut load, server, &mut report)?;
-    let resident_now = server.and_then(|server| server.resident().ok());
+    let did_work = work(plan, &mut load, server.as_ref(), &mut report)?;
+    let resident_now = server.as_ref().and_then(|server| server.resident().ok());
     if let (Some(before), Some(now)) = (resident_before, resident_now) {
         report.memory(before, now, connections);
     }
@@ -184,7 +184,7 @@ fn measure(target: Target, plan: &Plan) -> Result<bool, Box<dyn Error>> {
 }
 
 /// Warms up, works, and reports the window between; whether anything was done in it.
-fn work(plan: &Plan, load: &mut Load, server: Option<Process>, report: &mut Report) -> io::Result<bool> {
+fn work(plan: &Plan, load: &mut Load, server: Option<&Processes>, report: &mut Report) -> io::Result<bool> {
     let unit = plan.scenario.unit();
     let units = |load: &Load| if unit == Unit::Handshake { load.tally.closed } else { load.tally.messages };
     load.begin();

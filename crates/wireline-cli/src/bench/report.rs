@@ -8,7 +8,7 @@ use std::{
 use super::{
     histogram::Histogram,
     load::Tally,
-    process::{Process, Usage},
+    process::{Processes, Usage},
 };
 
 /// The counters at one moment.
@@ -23,12 +23,12 @@ pub(super) struct Reading {
 
 impl Reading {
     /// Reads the counters; `units` is what the run counts.
-    pub(super) fn take(units: u64, tally: &Tally, server: Option<Process>) -> io::Result<Self> {
+    pub(super) fn take(units: u64, tally: &Tally, server: Option<&Processes>) -> io::Result<Self> {
         Ok(Self {
             at: Instant::now(),
             units,
             bytes: tally.bytes,
-            own: Process::own().usage()?,
+            own: Processes::own().usage()?,
             // A server that is gone shows in the connections that failed.
             server: server.and_then(|server| server.usage().ok()),
         })
