@@ -174,7 +174,11 @@ fn one_loop_does_io() {
 
 #[test]
 fn unsafe_code_lives_in_small_modules_that_argue_for_it() {
-    let allowed = ["crates/wireline/src/message/text.rs", "crates/wireline-testkit/src/allocations.rs"];
+    let allowed = [
+        "crates/wireline/src/driver/ring.rs",
+        "crates/wireline/src/message/text.rs",
+        "crates/wireline-testkit/src/allocations.rs",
+    ];
     for file in files("crates", "rs").into_iter().filter(|file| !file.ends_with("tests/tidy.rs")) {
         let text = read(&file);
         let allows = text.contains("allow(unsafe_code");

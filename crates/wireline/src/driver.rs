@@ -14,6 +14,8 @@ mod contexts;
 mod core;
 mod inbox;
 mod outbox;
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+mod ring;
 mod runtime;
 
 use std::{
@@ -201,10 +203,16 @@ impl Link {
 
     /// Writes what others have queued; the driver's task goes on where the transport does not.
     fn flush_for_others(&self) {
-        let mut core = self.lock();
+        let core = self.lock();
+        let was_above = core.is_above_high_water();
+        self.flush_behind_others(core, was_above);
+    }
+
+    /// [`flush_for_others`](Self::flush_for_others), where `was_above` the high-water mark before a part was written.
+    fn flush_behind_others(&self, mut core: MutexGuard<'_, Core>, was_above: bool) {
         core.is_in_outbox = false;
         let Some(driver) = self.driver.get() else { return };
-        core.flush(&mut Context::from_waker(&driver.waker));
+        core.flush_behind(&mut Context::from_waker(&driver.waker), was_above);
         if !core.connection.is_open() {
             drop(core);
             self.wake_driver();

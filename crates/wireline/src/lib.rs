@@ -14,6 +14,8 @@
 //! | feature | |
 //! |---|---|
 //! | `axum` | [`Upgrade`] is an extractor of axum 0.8 |
+//! | `http3` | WebSockets over HTTP/3, on QUIC |
+//! | `io-uring` | on Linux, what goes to many sockets at once is sent with one call of the system; where the kernel has no io_uring, or forbids it, each is written by itself |
 //! | `json` | `send_json`, `recv_json`, `Message::json`: values by serde |
 //! | `testing` | `testing`: a client and a server in memory, under virtual time |
 //!

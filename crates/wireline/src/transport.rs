@@ -221,6 +221,19 @@ where
     }
 }
 
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+impl Transport {
+    /// The system's socket, if that is all there is.
+    pub(crate) fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        use std::os::fd::AsFd as _;
+        match self {
+            Self::Tcp(stream) => Some(stream.as_fd()),
+            Self::Unix(stream) => Some(stream.as_fd()),
+            Self::Boxed(_) => None,
+        }
+    }
+}
+
 impl Transport {
     /// Whether written bytes may still wait in a buffer of the stream's own.
     pub(crate) fn is_buffered(&self) -> bool {

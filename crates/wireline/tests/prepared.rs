@@ -40,7 +40,7 @@ fn peers(addr: SocketAddr, sockets: &Receiver<Socket>, count: usize) -> Vec<(Raw
 async fn every_socket_gets_the_same_bytes_in_the_order_they_were_sent() {
     let (addr, sockets) = hand_out(config());
     let publishing = tokio::task::spawn_blocking(move || {
-        let mut peers = peers(addr, &sockets, 20);
+        let mut peers = peers(addr, &sockets, 200);
         let (small, large) = ("first".to_owned(), vec![7; 100_000]);
         let prepared = [Prepared::new(small.as_str()), Prepared::new(large.clone())];
         for (_, socket) in &peers {
@@ -119,6 +119,55 @@ async fn a_peer_that_does_not_read_costs_the_send_cap_and_disturbs_nobody() {
         assert!(refusals > 0, "a peer that never reads took 25 MiB");
     });
     publishing.await.expect("the peer that reads got everything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn among_a_hundred_those_that_are_full_or_gone_disturb_nobody() {
+    const LEN: usize = 48 << 10;
+    const MESSAGES: u8 = 200;
+    let (addr, sockets) = hand_out(config());
+    let publishing = tokio::task::spawn_blocking(move || {
+        let mut readers = peers(addr, &sockets, 80);
+        let mut silent = peers(addr, &sockets, 10);
+        let leaving = peers(addr, &sockets, 10);
+        let (mut leaving, left): (Vec<_>, Vec<_>) =
+            leaving.into_iter().map(|(peer, to)| (Some(peer), to)).unzip();
+        let mut taken = vec![Vec::new(); silent.len()];
+        for number in 0..MESSAGES {
+            if number == MESSAGES / 2 {
+                leaving.clear();
+            }
+            let message = Prepared::new(vec![number; LEN]);
+            for (_, to) in &readers {
+                to.try_send_prepared(&message).expect("it reads");
+            }
+            for ((_, to), taken) in silent.iter().zip(&mut taken) {
+                match to.try_send_prepared(&message) {
+                    Ok(()) => taken.push(number),
+                    Err(SendError::Full { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            for to in &left {
+                let sent = to.try_send_prepared(&message);
+                let may_fail = number >= MESSAGES / 2 && sent == Err(SendError::Closed);
+                assert!(may_fail || matches!(sent, Ok(()) | Err(SendError::Full { .. })), "{sent:?}");
+            }
+            for (peer, _) in &mut readers {
+                peer.expect(&Frame::binary(vec![number; LEN]));
+            }
+        }
+        for ((peer, _), taken) in silent.iter_mut().zip(taken) {
+            assert!(taken.len() < usize::from(MESSAGES), "a peer that does not read took everything");
+            taken.into_iter().for_each(|number| peer.expect(&Frame::binary(vec![number; LEN])));
+        }
+        let ends = left.iter().map(Socket::closed);
+        ends.collect::<Vec<_>>().into_iter().for_each(|end| {
+            let end = tokio::runtime::Handle::current().block_on(end);
+            assert!(!end.was_clean, "{end}");
+        });
+    });
+    publishing.await.expect("who reads got everything");
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,8 @@ use slab::Slab;
 use tokio::{io::AsyncWrite as _, sync::oneshot};
 use wireline_proto::{CloseFrame, Compress, Connection, Event, Initiator, MessageKind, ProtocolError, Role};
 
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+use super::ring::Write;
 use super::{
     buffers,
     inbox::{Inbox, Received},
@@ -444,7 +446,12 @@ impl Core {
         if self.connection.pending_transmit() == 0 && !self.needs_flush {
             return;
         }
-        let was_above = self.is_above_high_water();
+        self.flush_behind(cx, self.is_above_high_water());
+    }
+
+    /// [`flush`](Self::flush), whatever is queued now: `was_above` the high-water mark, before something was written.
+    #[inline]
+    pub(super) fn flush_behind(&mut self, cx: &mut Context<'_>, was_above: bool) {
         match self.poll_write(cx) {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => {
@@ -455,6 +462,32 @@ impl Core {
             Poll::Ready(Err(error)) => self.handle_transport_error(error),
         }
         self.wake_senders(was_above);
+    }
+
+    /// What [`flush`](Self::flush) would write first, where that is one piece and the transport is a socket of the
+    /// system's: for who writes for many.
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
+    pub(super) fn next_write(&self) -> Option<Write<'_>> {
+        let socket = self.transport.as_ref()?.as_fd()?;
+        let mut slices = [IoSlice::new(&[]); 2];
+        (self.connection.poll_transmit(&mut slices) == 1).then_some(Write { socket, bytes: slices[0] })
+    }
+
+    /// What became of that; whether there is more to do, which [`flush_behind`](Self::flush_behind) does.
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
+    pub(super) fn handle_written(&mut self, outcome: io::Result<usize>) -> bool {
+        match outcome {
+            Ok(written) => {
+                self.connection.handle_transmitted(written);
+                self.transmitted += written as u64;
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => self.handle_transport_error(error),
+        }
+        if let Some(buffer) = self.connection.reclaim_buffer() {
+            buffers::keep_bytes(buffer);
+        }
+        !self.is_flushed() || !self.connection.is_open() || self.waiters.is_some()
     }
 
     #[inline]
